@@ -1,0 +1,122 @@
+"""From a reference to a folder with a base model's files."""
+
+import fnmatch
+import shutil
+import tempfile
+from pathlib import Path
+
+from adaptory import fingerprint, storage
+from adaptory.bases.locks import pin
+from adaptory.errors import BaseModelError
+from adaptory.recipe import Recipe
+from adaptory.storage.objects import s3_client
+from adaptory.workspace import Workspace
+
+# Nothing that can carry code: a pickle (.bin, .pt) or a script is left behind.
+ALLOWED = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
+    "*.safetensors", "model.safetensors.index.json",
+)  # fmt: skip
+
+
+def fetch(reference: str, destination: Path, root: Path, cache: Path) -> str:
+    """Brings the base's files to `destination` (which must not exist) and returns their digest.
+
+    Raises BaseModelError when the reference cannot be had or is no transformers model in safetensors.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
+        found = _bring(reference, Path(scratch) / "all", root, cache)
+        whole = Path(scratch) / "base"
+        whole.mkdir()
+        for path in sorted(found.iterdir()):
+            if path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in ALLOWED):
+                shutil.copyfile(path, whole / path.name)
+        if not (whole / "config.json").is_file() or not list(whole.glob("*.safetensors")):
+            held = ", ".join(sorted(path.name for path in found.iterdir())[:8])
+            raise BaseModelError(
+                f"base {reference!r} has no config.json with *.safetensors weights (it holds: {held}); "
+                "convert it to safetensors, or choose another base"
+            )
+        whole.replace(destination)
+    return digest_of(destination)
+
+
+def place(workspace: Workspace, recipe: Recipe) -> None:
+    """The DVC stage `base`: the recipe's base, pinned in recipes.lock, in the workspace."""
+    target = workspace.data(recipe.name) / "base"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        fresh = Path(scratch) / "base"
+        digest = fetch(recipe.base, fresh, workspace.root, workspace.cache)
+        pin(workspace.root / "recipes.lock", recipe.name, recipe.base, digest)
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.replace(target)
+
+
+def digest_of(folder: Path) -> str:
+    """The digest of a base: of the names and bytes of its files."""
+    return fingerprint.of_folder(folder)
+
+
+def cached(reference: str, digest: str, root: Path, cache: Path) -> Path:
+    """The folder of the base with this digest, from the cache or fetched. Raises BaseModelError for another."""
+    folder = cache / "bases" / fingerprint.hex_of(digest)
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
+            fresh = Path(scratch) / "base"
+            found = fetch(reference, fresh, root, cache)
+            if found != digest:
+                raise BaseModelError(
+                    f"base {reference!r} now has digest {found}, but {digest} was pinned; "
+                    "an adapter on another base gives wrong answers in silence, so it is refused"
+                )
+            fresh.replace(folder)
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _bring(reference: str, scratch: Path, root: Path, cache: Path) -> Path:
+    """Everything that lies at the reference, in one folder."""
+    place = storage.parse(reference, root)
+    if isinstance(place, storage.Local):
+        if not place.path.is_dir():
+            raise BaseModelError(f"base {reference!r}: no folder {place.path}; correct the reference")
+        return place.path
+    scratch.mkdir()
+    if isinstance(place, storage.PyPI):
+        storage.extract(storage.download(place.name, place.version, None, cache), place.inside, scratch)
+    elif isinstance(place, storage.S3):
+        _from_s3(place, scratch)
+    else:
+        _from_hub(place, scratch)
+    return scratch
+
+
+def _from_s3(place: storage.S3, scratch: Path) -> None:
+    client = s3_client()
+    prefix = place.prefix + "/"
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=prefix):
+        for item in page.get("Contents", ()):
+            name = item["Key"].removeprefix(prefix)
+            if name and "/" not in name:
+                client.download_file(place.bucket, item["Key"], str(scratch / name))
+
+
+def _from_hub(place: storage.Hub, scratch: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(
+            place.name, revision=place.revision, local_dir=scratch, allow_patterns=list(ALLOWED)
+        )
+    except Exception as fault:
+        raise BaseModelError(
+            f"base {place.name}@{place.revision} cannot be fetched from the hub ({type(fault).__name__}: {fault}); "
+            "check the name and revision, and that HF_HUB_OFFLINE is not set"
+        ) from fault

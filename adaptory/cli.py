@@ -1,0 +1,196 @@
+"""The command line: one command per verb. Everything heavy is imported by the command that needs it."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from adaptory import __version__
+from adaptory.errors import UserError
+
+_EPILOG = """\
+examples:
+  adaptory retrain sentiment                    new data to promoted adapter
+  adaptory pull sentiment@champion ./model      what is in production now, verified
+  adaptory predict ./model "what a film!"       ask it
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0 done, 2 a fault the user can mend, 130 interrupted."""
+    words = _parser().parse_args(arguments)
+    try:
+        code: int = words.command(words)
+        return code
+    except UserError as error:
+        from adaptory.stage import tell
+
+        tell(error)
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; nothing was promoted by this command, run it again to go on", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adaptory",
+        description="Retrains a model on new data and promotes it only when it has proved to be better.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"adaptory {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def verb(name: str, command: object, about: str) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=about, description=about)
+        one.set_defaults(command=command)
+        return one
+
+    one = verb("retrain", _retrain, "prepare, train, evaluate, gate and promote; stops early if nothing is new")
+    one.add_argument("recipe")
+    one = verb("prepare", _prepare, "bring a recipe's data and base up to date (dvc)")
+    one.add_argument("recipe")
+    one.add_argument("--force", action="store_true", help="make everything again, even if nothing changed")
+    one = verb("pull", _pull, "bring a promoted release to a folder, verified, in one step")
+    one.add_argument("name", help="NAME, NAME@champion or NAME@v7")
+    one.add_argument("folder", type=Path)
+    one.add_argument("--store", help="folder or s3://bucket/prefix (default: ADAPTORY_STORE or .adaptory/store)")
+    one = verb("predict", _predict, "answer texts with a pulled release")
+    one.add_argument("folder", type=Path)
+    one.add_argument("texts", nargs="*", help="one text each; none: one per line of standard input")
+    one.add_argument("--json", action="store_true", help="one JSON object per line")
+    one = verb("history", _history, "who was champion, since when, and why")
+    one.add_argument("recipe")
+    one = verb("report", _report, "show the result of the last run again")
+    one.add_argument("recipe")
+    one = verb("reconcile", _reconcile, "make MLflow's versions and aliases follow the ledger")
+    one.add_argument("recipe")
+    verb("ui", _ui, "open the MLflow and Prefect pages on this machine, until Ctrl-C")
+    one = verb("stage", _stage, "run one stage on the output of the one before (what flows and dvc call)")
+    one.add_argument("stage", choices=["fetch", "validate", "split", "base", "train", "evaluate"])
+    one.add_argument("recipe")
+    return parser
+
+
+def _retrain(words: argparse.Namespace) -> int:
+    from adaptory import retrain
+
+    return retrain.command(words.recipe)
+
+
+def _prepare(words: argparse.Namespace) -> int:
+    from adaptory import data, recipe, workspace
+
+    place = workspace.find()
+    dataset = data.prepare(place, recipe.load(place.recipes_file, words.recipe), force=words.force)
+    card = dataset.card
+    for split, counts in card.counts.items():
+        print(f"{split:<11}{sum(counts.values()):>8,} rows   " + ", ".join(f"{n:,} {label}" for label, n in counts.items()))
+    for reason, count in card.quarantined.items():
+        print(f"quarantined{count:>8,} rows   {reason}")
+    print(f"dataset {dataset.digest}")
+    return 0
+
+
+def _pull(words: argparse.Namespace) -> int:
+    from adaptory import release, workspace
+    from adaptory.storage.objects import open_store
+
+    store = open_store(words.store or workspace.find().store)
+    done = release.pull(store, words.name, words.folder)
+    moved = f"{done.bytes_moved / 1e6:.1f} MB moved and verified" if done.bytes_moved else "unchanged, nothing moved"
+    print(f"{done.model} v{done.version} is in {done.folder} ({moved})")
+    return 0
+
+
+def _predict(words: argparse.Namespace) -> int:
+    import json
+
+    from adaptory import workspace
+    from adaptory.release import serving
+
+    texts = words.texts or [line.rstrip("\n") for line in sys.stdin]
+    place = workspace.find()
+    place.activate()
+    predictor = serving.load(words.folder, place.root, place.cache)
+    for text, answer in zip(texts, predictor(texts), strict=True):
+        if words.json:
+            print(json.dumps({"text": text, "label": answer.label, "chances": answer.chances}, ensure_ascii=False))
+        else:
+            chances = "  ".join(f"{name} {chance:.3f}" for name, chance in answer.chances.items())
+            print(f"{answer.label:<10} {chances}   {text}")
+    return 0
+
+
+def _history(words: argparse.Namespace) -> int:
+    from adaptory import registry, workspace
+    from adaptory.storage.objects import open_store
+
+    records = registry.history(open_store(workspace.find().store), words.recipe)
+    if not records:
+        print(f"{words.recipe}: nothing was promoted yet")
+    for record in records:
+        print(f"{record.number:>4}  {record.time}  {record.kind} v{record.version}  by {record.approved_by}: {record.reason}")
+    return 0
+
+
+def _report(words: argparse.Namespace) -> int:
+    from adaptory import retrain
+
+    return retrain.show_last(words.recipe)
+
+
+def _reconcile(words: argparse.Namespace) -> int:
+    from adaptory import workspace
+    from adaptory.registry import projection
+    from adaptory.storage import open_store
+
+    place = workspace.find()
+    place.activate()
+    for line in projection.project(place, open_store(place.store), words.recipe).changes or ["nothing to change"]:
+        print(line)
+    return 0
+
+
+def _ui(words: argparse.Namespace) -> int:
+    from adaptory import ui, workspace
+
+    return ui.serve(workspace.find())
+
+
+def _stage(words: argparse.Namespace) -> int:
+    from adaptory import bases, data, recipe, run, workspace
+    from adaptory.stage import emit
+    from adaptory.storage import open_store
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    place = workspace.find()
+    place.activate()
+    if words.stage in ("train", "evaluate"):
+        now = run.current(place, words.recipe)
+        if words.stage == "train":
+            from adaptory.training import train
+
+            train(now, emit)
+        else:
+            from adaptory.evaluation import evaluate
+            from adaptory.training.candidate import finished
+
+            evaluate(now, open_store(place.store), finished(now), emit)
+        return 0
+    made = recipe.load(place.recipes_file, words.recipe)
+    if words.stage == "base":
+        bases.place(place, made)
+    else:
+        {"fetch": data.fetch, "validate": data.validate, "split": data.split}[words.stage](place, made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

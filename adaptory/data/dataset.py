@@ -1,0 +1,72 @@
+"""A dataset version: what a training or an evaluation was made from, named by its digest."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adaptory import fingerprint
+from adaptory.data.splits import SPLITS
+from adaptory.errors import DataError
+from adaptory.recipe import Frozen
+from adaptory.workspace import Workspace
+
+CARD = "dataset.json"
+
+
+class Card(Frozen):
+    """What the split stage writes beside the splits."""
+
+    schema_version: str = "dataset/v1"
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]  # split -> class -> rows
+    sources: dict[str, int]
+    quarantined: dict[str, int]  # reason -> rows
+    rows_in: int
+    files: dict[str, str]  # file -> digest
+
+
+class Dataset(Frozen):
+    """A dataset version: its digest, its card, and DVC's own record of how it was made."""
+
+    recipe: str
+    digest: str
+    card: Card
+    base: str  # digest of the base model's files
+    dvc: dict[str, Any]  # the sections of dvc.lock, md5s included
+
+    def rows(self, split: str) -> int:
+        return sum(self.card.counts[split].values())
+
+
+def dataset_version(workspace: Workspace, recipe: str) -> Dataset:
+    """The dataset that lies in the workspace, verified against its own card. Raises DataError."""
+    folder = workspace.data(recipe) / "splits"
+    try:
+        card = Card.model_validate_json((folder / CARD).read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"no prepared data for {recipe!r} in {folder}; run: adaptory prepare {recipe}") from None
+    for name, digest in card.files.items():
+        if fingerprint.of_file(folder / name) != digest:
+            raise DataError(f"{folder / name} was altered after it was prepared; run: adaptory prepare {recipe} --force")
+    lock = yaml.safe_load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    return Dataset(
+        recipe=recipe,
+        digest=fingerprint.of_json(card.model_dump(mode="json")),
+        card=card,
+        base=fingerprint.of_folder(workspace.data(recipe) / "base"),
+        dvc={stage: lock[stage] for stage in stage_names(recipe) if stage in lock},
+    )
+
+
+def stage_names(recipe: str) -> list[str]:
+    """The DVC stages of a recipe, in order."""
+    return [f"{stage}@{recipe}" for stage in ("fetch", "validate", "split", "base")]
+
+
+def read_split(workspace: Workspace, recipe: str, split: str) -> Any:
+    """One split as a polars DataFrame: row, source, group, text, label, value."""
+    import polars
+
+    assert split in SPLITS, split
+    return polars.read_parquet(workspace.data(recipe) / "splits" / f"{split}.parquet")

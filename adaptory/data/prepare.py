@@ -1,0 +1,57 @@
+"""`dvc repro` as one call: in a subprocess, one at a time per checkout, with our own errors passed through.
+
+DVC's own lock waits three seconds and does not keep two threads apart, hence ours (notes: dvc#10752).
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from adaptory.data.dataset import Dataset, dataset_version, stage_names
+from adaptory.data.stages import sources_changed
+from adaptory.errors import StageError
+from adaptory.recipe import Recipe
+from adaptory.stage import raise_what_it_said, told_errors
+from adaptory.workspace import Workspace
+
+_WAIT = 3600.0  # seconds another preparation may take
+
+
+def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dataset:
+    """Brings the recipe's data up to date, keeps it in the DVC remote, and returns the dataset version.
+
+    Raises DataError (and its kin) as the stage raised it; StageError when DVC itself fails.
+    """
+    from filelock import FileLock
+
+    workspace.home.mkdir(parents=True, exist_ok=True)
+    with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
+        names = stage_names(recipe.name)
+        if not force and sources_changed(workspace, recipe):
+            _dvc(workspace, "repro", "--force", "--single-item", names[0])
+        _dvc(workspace, "repro", *(["--force"] if force else []), *names)
+        _dvc(workspace, "push", "--no-run-cache", *names)
+        return dataset_version(workspace, recipe.name)
+
+
+def pending(workspace: Workspace, recipe: Recipe) -> bool:
+    """Whether anything the data depends on has changed since it was prepared."""
+    if sources_changed(workspace, recipe) or not (workspace.root / "dvc.lock").is_file():
+        return True
+    return _dvc(workspace, "status", "--quiet", *stage_names(recipe.name), check=False) != 0
+
+
+def _dvc(workspace: Workspace, *words: str, check: bool = True) -> int:
+    environment = workspace.environment()
+    # The stages call `adaptory`: the one that belongs to this interpreter.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    environment["DVC_SITE_CACHE_DIR"] = str(workspace.home / "dvc")
+    with told_errors(environment) as told:
+        command = [sys.executable, "-m", "dvc", *words]
+        done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode and check:
+            raise_what_it_said(told)
+            last = [line for line in done.stderr.splitlines() if line.strip()][-3:]
+            raise StageError(f"dvc {words[0]} failed: {' '.join(last) or done.stdout[-500:]}")
+    return done.returncode

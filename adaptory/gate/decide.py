@@ -1,0 +1,162 @@
+"""From evidence to verdict. No clock, no file, no randomness: arithmetic on stored numbers."""
+
+import math
+from typing import Literal
+
+from adaptory import fingerprint
+from adaptory.gate.evidence import Estimate, Evidence
+from adaptory.recipe import BeatsBaselines, BeatsChampion, Criterion, Floor, Frozen, Gate
+
+Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "STALE", "CHAMPION_BROKEN"]
+
+
+class Finding(Frozen):
+    """What one criterion found."""
+
+    criterion: str
+    outcome: Literal["pass", "fail", "inconclusive", "not asked"]
+    measured: Estimate | None
+    limit: float | None
+    reason: str
+
+
+class Verdict(Frozen):
+    """The decision, with every criterion's number, limit and reason in words."""
+
+    schema_version: str = "verdict/v1"
+    outcome: Outcome
+    reason: str
+    findings: tuple[Finding, ...]
+    evidence: str
+    candidate: str
+    champion: str | None
+
+    @property
+    def digest(self) -> str:
+        return fingerprint.of_json(self.model_dump(mode="json"))
+
+
+def judge(evidence: Evidence, gate: Gate, champion_now: str | None) -> Verdict:
+    """The verdict on a candidate.
+
+    `champion_now` is the candidate digest at the ledger's head; if it is not the champion that the evidence
+    compared with, the verdict is STALE whatever the numbers say.
+    """
+    findings = (_complete(evidence), *(_ask(criterion, evidence) for criterion in gate.criteria))
+    outcome, reason = _decide(evidence, findings, champion_now)
+    return Verdict(
+        outcome=outcome,
+        reason=reason,
+        findings=findings,
+        evidence=evidence.digest,
+        candidate=evidence.candidate,
+        champion=evidence.champion,
+    )
+
+
+def _decide(evidence: Evidence, findings: tuple[Finding, ...], champion_now: str | None) -> tuple[Outcome, str]:
+    if evidence.champion != champion_now:
+        return "STALE", "the champion changed after the comparison; compare with the new one"
+    if evidence.champion_error is not None:
+        return "CHAMPION_BROKEN", f"the champion could not be scored: {evidence.champion_error}"
+    failed = [finding for finding in findings if finding.outcome == "fail"]
+    if failed:
+        return "FAIL", failed[0].reason
+    unsure = [finding for finding in findings if finding.outcome == "inconclusive"]
+    if unsure:
+        return "INCONCLUSIVE", unsure[0].reason
+    if not any(finding.outcome == "pass" for finding in findings[1:]):
+        return "FAIL", "no criterion could be asked, so nothing was proved; add a floor or a baseline"
+    return "PASS", "every criterion holds"
+
+
+def _complete(evidence: Evidence) -> Finding:
+    """A training that stopped early must not pass for a finished one."""
+    done, planned = evidence.done_steps, evidence.planned_steps
+    whole = done == planned and planned > 0
+    return Finding(
+        criterion="training complete",
+        outcome="pass" if whole else "fail",
+        measured=None,
+        limit=float(planned),
+        reason=f"{done:,} of {planned:,} planned steps done",
+    )
+
+
+def _ask(criterion: Criterion, evidence: Evidence) -> Finding:
+    if isinstance(criterion, Floor):
+        return _floor(criterion, evidence)
+    if isinstance(criterion, BeatsBaselines):
+        return _beats_baselines(criterion, evidence)
+    return _beats_champion(criterion, evidence)
+
+
+def _floor(criterion: Floor, evidence: Evidence) -> Finding:
+    name = f"{criterion.metric} at least {criterion.limit:g}"
+    candidate = evidence.of("candidate")
+    estimate = candidate[0].metrics.get(criterion.metric) if candidate else None
+    # A floor that is just reached is kept; every other criterion wants more than its margin.
+    below = math.nextafter(criterion.limit, -math.inf)
+    return _compare(name, f"{criterion.metric}", estimate, below, criterion.limit, evidence.rows)
+
+
+def _beats_baselines(criterion: BeatsBaselines, evidence: Evidence) -> Finding:
+    name = f"{criterion.metric} beats every baseline" + _by(criterion.margin)
+    defined = []
+    for baseline in evidence.of("baseline"):
+        estimate = baseline.metrics.get(criterion.metric)
+        if estimate is None:
+            return _missing(name, criterion.margin, f"no {criterion.metric} of baseline {baseline.name}")
+        if estimate.defined:
+            defined.append((baseline.name, evidence.difference(baseline.name, criterion.metric)))
+    if not defined:
+        return _missing(name, criterion.margin, f"no baseline has a {criterion.metric}")
+    hardest, gap = min(defined, key=lambda pair: -math.inf if pair[1] is None or pair[1].low is None else pair[1].low)
+    return _compare(name, f"gain over {hardest}", gap, criterion.margin, criterion.margin, evidence.rows)
+
+
+def _beats_champion(criterion: BeatsChampion, evidence: Evidence) -> Finding:
+    name = f"{criterion.metric} beats the champion" + _by(criterion.margin)
+    if evidence.champion is None:
+        return Finding(
+            criterion=name, outcome="not asked", measured=None, limit=criterion.margin, reason="there is no champion yet"
+        )
+    gap = evidence.difference("champion", criterion.metric)
+    label = f"gain over v{evidence.champion_version}"
+    return _compare(name, label, gap, criterion.margin, criterion.margin, evidence.rows)
+
+
+def _compare(name: str, label: str, estimate: Estimate | None, above: float, limit: float, rows: int) -> Finding:
+    """Passes only if the whole interval lies above; fails only if none of it does."""
+    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
+        return _missing(name, limit, f"{label} was not measured")
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if not all(math.isfinite(number) for number in (value, low, high)):
+        return _missing(name, limit, f"{label} is not finite")
+    shown = f"{label} {value:+.3f} [{low:+.3f}, {high:+.3f}]" if "gain" in label else f"{label} {value:.3f} [{low:.3f}, {high:.3f}]"
+    if low > above:
+        outcome, reason = "pass", f"{shown} is above {limit:g}"
+    elif high <= above:
+        outcome, reason = "fail", f"{shown} is not above {limit:g}"
+    else:
+        outcome, reason = "inconclusive", f"{shown} may lie on either side of {limit:g}; {_more(value, low, above, rows)}"
+    return Finding.model_validate(
+        {"criterion": name, "outcome": outcome, "measured": estimate, "limit": limit, "reason": reason}
+    )
+
+
+def _more(value: float, low: float, limit: float, rows: int) -> str:
+    """How many more examples would decide, if what was seen is the truth: intervals shrink with the square root."""
+    gain = value - limit
+    if gain <= 0:
+        return "at the observed value no number of examples would let it pass"
+    needed = math.ceil(rows * ((value - low) / gain) ** 2)
+    return f"about {max(needed - rows, 1):,} more test rows would decide at the observed value"
+
+
+def _missing(name: str, limit: float, reason: str) -> Finding:
+    return Finding(criterion=name, outcome="fail", measured=None, limit=limit, reason=f"{reason}; missing evidence never passes")
+
+
+def _by(margin: float) -> str:
+    return f" by more than {margin:g}" if margin else ""

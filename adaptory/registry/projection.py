@@ -1,0 +1,113 @@
+"""MLflow as the ledger's mirror: versions, tags and the alias `champion` follow the records.
+
+MLflow's aliases have no compare-and-set and its client repeats creates, so nothing is decided there: every
+call here asks what is missing and adds it, and may be repeated after any crash.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptory.registry import ledger, tracking
+from adaptory.release import fetch_release
+from adaptory.storage import ObjectStore
+from adaptory.workspace import Workspace
+
+CHAMPION = "champion"
+_CODE = Path(__file__).with_name("pyfunc_model.py")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """MLflow's number for the champion, and what had to be changed."""
+
+    champion: str | None
+    changes: list[str]
+
+
+def project(workspace: Workspace, store: ObjectStore, model: str) -> Projection:
+    """Makes MLflow show what the ledger says of the model."""
+    records = ledger.history(store, model)
+    if not records:
+        return Projection(None, [])
+    mlflow = tracking.client(workspace)
+    changes = []
+    if _registered(mlflow, model) is None:
+        mlflow.create_registered_model(model, description="Promoted by adaptory; the ledger decides, this page shows.")
+        changes.append(f"registered model {model}")
+    versions = {
+        version.tags.get("adaptory.candidate"): str(version.version)
+        for version in mlflow.search_model_versions(f"name = '{model}'")
+    }
+    for record in records:
+        if record.candidate not in versions:
+            versions[record.candidate] = _create_version(workspace, store, mlflow, record)
+            changes.append(f"created version {versions[record.candidate]} for v{record.version}")
+    wanted = versions[records[-1].candidate]
+    if _alias(mlflow, model) != wanted:
+        mlflow.set_registered_model_alias(model, CHAMPION, wanted)
+        changes.append(f"alias {CHAMPION} now names version {wanted}")
+    return Projection(wanted, changes)
+
+
+def _registered(mlflow: Any, model: str) -> Any:
+    return next(iter(mlflow.search_registered_models(f"name = '{model}'")), None)
+
+
+def _alias(mlflow: Any, model: str) -> str | None:
+    found: dict[str, Any] = _registered(mlflow, model).aliases
+    return str(found[CHAMPION]) if CHAMPION in found else None
+
+
+def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, record: ledger.Record) -> str:
+    folder = fetch_release(store, record, workspace.cache)
+    run_id = _run_of(mlflow, record)
+    uri = _log_model(workspace, record, folder, run_id)
+    made = mlflow.create_model_version(
+        record.model, source=uri, run_id=run_id, tags=_tags(record), description=(folder / "README.md").read_text(encoding="utf-8")
+    )
+    return str(made.version)
+
+
+def _tags(record: ledger.Record) -> dict[str, str]:
+    kept = record.model_dump(mode="json", exclude={"schema_version", "model"}, exclude_none=True)
+    return {f"adaptory.{name}": str(value) for name, value in kept.items()} | {"adaptory.ledger": record.digest}
+
+
+def _run_of(mlflow: Any, record: ledger.Record) -> str | None:
+    """The MLflow run that made this record, if this MLflow has it (a rebuilt one has not)."""
+    experiment = mlflow.get_experiment_by_name(record.model)
+    if experiment is None:
+        return None
+    found = mlflow.search_runs([experiment.experiment_id], f"tags.`adaptory.key` = '{record.key}'", max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def _log_model(workspace: Workspace, record: ledger.Record, folder: Path, run_id: str | None) -> str:
+    """The release as an MLflow model: code that loads it, the adapter's files, and no pickle."""
+    import json
+
+    import mlflow
+    import pandas
+    from mlflow.models import infer_signature
+
+    mlflow.set_tracking_uri(workspace.tracking_uri)
+    example = json.loads((folder / "example.json").read_bytes())
+    given = pandas.DataFrame({"text": [row["text"] for row in example]})
+    answered = pandas.DataFrame([{"label": "", **row["chances"]} for row in example])
+    with mlflow.start_run(run_id=run_id) if run_id else contextlib.nullcontext():
+        if not run_id:
+            experiment = mlflow.set_experiment(record.model)
+            assert experiment is not None
+        info = mlflow.pyfunc.log_model(
+            name="adapter",
+            python_model=str(_CODE),
+            artifacts={"release": str(folder)},
+            signature=infer_signature(given, answered),
+            input_example=given,
+            pip_requirements=["adaptory[predict]"],
+            metadata={"release": record.release, "base": record.base},
+        )
+    uri: str = info.model_uri
+    return uri

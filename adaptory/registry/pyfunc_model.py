@@ -1,0 +1,29 @@
+"""The code that MLflow stores with each version (models from code): `mlflow.pyfunc.load_model` runs it.
+
+MLflow executes this file when it logs or loads the model; nothing else imports it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]
+
+
+class Adapter(PythonModel):
+    """A release that answers a table with the column `text`: a label and a chance per class."""
+
+    def load_context(self, context: Any) -> None:
+        from adaptory import workspace
+        from adaptory.release import serving
+
+        place = workspace.find()
+        self.answer = serving.load(Path(context.artifacts["release"]), place.root, place.cache)
+
+    def predict(self, context: Any, model_input: pandas.DataFrame, params: Any = None) -> pandas.DataFrame:
+        answers = self.answer(model_input["text"].tolist())
+        return pandas.DataFrame([{"label": answer.label, **answer.chances} for answer in answers])
+
+
+set_model(Adapter())

@@ -1,0 +1,165 @@
+"""What a person finds in MLflow about a run: parameters, datasets, curves, numbers, pictures.
+
+One MLflow run per run key, found again by tag after an interruption. Only the client with explicit ids is
+used: MLflow's global state belongs to the thread that set it.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from adaptory.gate import Evidence, Verdict
+from adaptory.registry.promotion import git_commit
+from adaptory.run import Run
+from adaptory.training.candidate import Candidate
+from adaptory.workspace import Workspace
+
+
+def client(workspace: Workspace) -> Any:
+    """An MLflow client for the workspace's tracking server and registry."""
+    import logging
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=workspace.tracking_uri, registry_uri=workspace.tracking_uri)
+
+
+def open_run(run: Run, flow_run: str | None) -> str:
+    """The id of the MLflow run for this run key: the one there is, or a new one with all parameters."""
+    mlflow = client(run.workspace)
+    experiment = experiment_id(mlflow, run)
+    key = run.key
+    found = mlflow.search_runs([experiment], filter_string=f"tags.`adaptory.key` = '{key}'", max_results=1)
+    if found:
+        run_id: str = found[0].info.run_id
+        mlflow.update_run(run_id, status="RUNNING")
+        return run_id
+    run_id = mlflow.create_run(experiment, run_name=f"{run.recipe.name}-{run.folder.name}", tags=tags(run, flow_run)).info.run_id
+    _log_parameters(mlflow, run_id, run)
+    _log_datasets(mlflow, run_id, run)
+    return run_id
+
+
+def experiment_id(mlflow: Any, run: Run) -> str:
+    """The experiment of the recipe, created at its first run."""
+    from mlflow.exceptions import MlflowException
+
+    name = run.recipe.name
+    if found := mlflow.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    local = run.workspace.tracking_uri.startswith("sqlite:")
+    try:
+        place = (run.workspace.mlflow_artifacts / name).as_uri() if local else None
+        return str(mlflow.create_experiment(name, artifact_location=place))
+    except MlflowException:  # another process created it first
+        return str(mlflow.get_experiment_by_name(name).experiment_id)
+
+
+def tags(run: Run, flow_run: str | None) -> dict[str, str]:
+    """Everything needed to make this run again, as tags."""
+    made = {
+        "adaptory.key": run.key,
+        "adaptory.data": run.dataset.digest,
+        "adaptory.base": run.dataset.base,
+        "adaptory.base_reference": run.recipe.base,
+        "adaptory.recipe": run.recipe.digest,
+        "adaptory.git_commit": git_commit(run.workspace.root) or "none",
+        "adaptory.flow_run": flow_run or "none",
+    }
+    for stage, section in run.dataset.dvc.items():
+        for out in section.get("outs", ()):
+            made[f"dvc.{stage.replace('@', '.')}"] = f"md5:{out['md5']}"
+    return made
+
+
+def log_epoch(workspace: Workspace, run_id: str, event: Mapping[str, Any]) -> None:
+    """The numbers of one epoch."""
+    log_metrics(workspace, run_id, {k: v for k, v in event.items() if k not in ("event", "step")}, event["step"])
+
+
+def log_metrics(workspace: Workspace, run_id: str, numbers: Mapping[str, Any], step: int = 0) -> None:
+    """Finite numbers only: MLflow reads NaN back as 0.0 in places, and infinity as 1.8e308."""
+    import time
+
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    finite = [
+        Metric(name, float(value), now, step)
+        for name, value in numbers.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    ]
+    client(workspace).log_batch(run_id, metrics=finite)
+
+
+def log_candidate(workspace: Workspace, run_id: str, candidate: Candidate) -> None:
+    """How the training went, in numbers."""
+    numbers = candidate.model_dump(include={"planned_steps", "done_steps", "trainable_parameters", "seconds"})
+    log_metrics(workspace, run_id, {f"training_{name.removesuffix('s') if name == 'seconds' else name}": v for name, v in numbers.items()})
+    client(workspace).set_tag(run_id, "adaptory.candidate", candidate.digest)
+
+
+def log_evidence(workspace: Workspace, run_id: str, evidence: Evidence) -> None:
+    """Every model's test numbers, with the ends of their intervals."""
+    numbers = {}
+    for model in evidence.models:
+        for metric, found in model.metrics.items():
+            prefix = f"test/{metric}" if model.kind == "candidate" else f"test/{model.name}/{metric}"
+            numbers |= {prefix: found.value, f"{prefix}_low": found.low, f"{prefix}_high": found.high}
+        if model.kind == "candidate":
+            for name, one in model.classes.items():
+                numbers |= {f"test/{name}/precision": one.precision, f"test/{name}/recall": one.recall, f"test/{name}/f1": one.f1}
+    log_metrics(workspace, run_id, numbers)
+
+
+def close_run(workspace: Workspace, run_id: str, verdict: Verdict, folder: Path) -> None:
+    """Verdict, report and pictures; the run ends as FINISHED, also when the gate refused."""
+    mlflow = client(workspace)
+    mlflow.set_tag(run_id, "adaptory.verdict", verdict.outcome)
+    mlflow.set_tag(run_id, "adaptory.reason", verdict.reason)
+    for path in sorted(folder.glob("*")):
+        if path.is_file():
+            mlflow.log_artifact(run_id, str(path), "report")
+    mlflow.set_terminated(run_id, "FINISHED")
+
+
+def _log_parameters(mlflow: Any, run_id: str, run: Run) -> None:
+    from mlflow.entities import Param
+
+    flat = dict(_flatten(run.recipe.model_dump(mode="json", exclude={"data": {"sources"}})))
+    mlflow.log_batch(run_id, params=[Param(name, str(value)[:6000]) for name, value in flat.items()])
+    mlflow.log_dict(run_id, run.recipe.model_dump(mode="json"), "recipe.json")
+    mlflow.log_dict(run_id, run.dataset.model_dump(mode="json"), "dataset.json")
+
+
+def _log_datasets(mlflow: Any, run_id: str, run: Run) -> None:
+    import json
+
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = []
+    for split, counts in run.dataset.card.counts.items():
+        digest = run.dataset.card.files[f"{split}.parquet"]
+        entity = Dataset(
+            name=f"{run.recipe.name}-{split}",
+            digest=digest.removeprefix("sha256:")[:32],
+            source_type="dvc",
+            source=json.dumps({"sha256": digest, "dvc": run.dataset.dvc.get(f"split@{run.recipe.name}")}),
+            profile=json.dumps(counts),
+        )
+        inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", split)]))
+    mlflow.log_inputs(run_id, inputs)
+
+
+def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for place, inner in enumerate(value):
+            yield from _flatten(inner, f"{path}.{place}")
+    else:
+        yield path, value

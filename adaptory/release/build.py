@@ -1,0 +1,61 @@
+"""Making a release out of a run, and putting it into the store."""
+
+import json
+import shutil
+from pathlib import Path
+
+from adaptory import fingerprint, storage
+from adaptory.errors import NotFound
+from adaptory.gate import Evidence, Verdict
+from adaptory.release import manifest
+from adaptory.release.card import model_card
+from adaptory.run import Run
+from adaptory.training.candidate import Candidate
+
+
+def build_release(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdict) -> Path:
+    """The release folder of this run, complete with manifest; building it again gives the same bytes."""
+    recipe, folder = run.recipe, run.folder / "release"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(run.candidate_folder, folder)
+    facts = {
+        "schema_version": "model/v1",
+        "name": recipe.name,
+        "task": recipe.task,
+        "classes": list(candidate.classes),
+        "max_tokens": candidate.max_tokens,
+        "base": {"reference": candidate.base_reference, "digest": candidate.base_digest},
+    }
+    _write(folder / "model.json", facts)
+    _write(folder / "recipe.json", recipe.model_dump(mode="json"))
+    _write(folder / "evidence.json", evidence.model_dump(mode="json"))
+    _write(folder / "verdict.json", verdict.model_dump(mode="json"))
+    shutil.copyfile(run.folder / "example.json", folder / "example.json")
+    (folder / "README.md").write_text(model_card(recipe, candidate, evidence, verdict), encoding="utf-8")
+    for stranger in set(fingerprint.files_below(folder)) - manifest.ALLOWED:
+        (folder / stranger).unlink()
+    made = manifest.of_folder(recipe.name, folder)
+    (folder / manifest.MANIFEST).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def store_release(store: storage.ObjectStore, model: str, folder: Path) -> str:
+    """Puts the release under its digest and returns it; the manifest goes last, so half a release is none."""
+    digest = fingerprint.of_file(folder / manifest.MANIFEST)
+    place = where(model, digest)
+    try:
+        store.get(f"{place}/{manifest.MANIFEST}")
+    except NotFound:
+        for name in sorted(manifest.of_folder(model, folder).files):
+            store.upload(folder / name, f"{place}/{name}")
+        store.upload(folder / manifest.MANIFEST, f"{place}/{manifest.MANIFEST}")
+    return digest
+
+
+def where(model: str, digest: str) -> str:
+    """The key prefix of a release."""
+    return f"releases/{model}/{fingerprint.hex_of(digest)}"
+
+
+def _write(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

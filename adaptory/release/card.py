@@ -1,0 +1,56 @@
+"""The model card: what a release is, what it was measured to do, and how to use it."""
+
+from adaptory import fingerprint
+from adaptory.gate import Evidence, Verdict
+from adaptory.recipe import Recipe
+from adaptory.training.candidate import Candidate
+
+
+def model_card(recipe: Recipe, candidate: Candidate, evidence: Evidence, verdict: Verdict) -> str:
+    """Markdown for the release's README.md."""
+    scores = evidence.of("candidate")[0]
+    metrics = "\n".join(
+        f"| {name} | {found.value:.3f} | {found.low:.3f} to {found.high:.3f} |"
+        for name, found in scores.metrics.items()
+        if found.value is not None and found.low is not None and found.high is not None
+    )
+    classes = "\n".join(
+        f"| {name} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} | {one.rows:,} |"
+        for name, one in scores.classes.items()
+    )
+    findings = "\n".join(f"- {finding.criterion}: {finding.outcome} ({finding.reason})" for finding in verdict.findings)
+    return f"""# {recipe.name}
+
+A LoRA adapter for {recipe.task} into {", ".join(candidate.classes)}, on the base
+`{candidate.base_reference}` (digest `{candidate.base_digest}`). It is loaded on no other base.
+
+    adaptory pull {recipe.name}@champion ./model
+    adaptory predict ./model "text"
+
+## Measured on {evidence.rows:,} test rows it never saw
+
+| metric | value | {evidence.confidence:.0%} interval |
+|---|---:|---:|
+{metrics}
+
+| class | precision | recall | F1 | rows |
+|---|---:|---:|---:|---:|
+{classes}
+
+## Why it was promoted
+
+Verdict {verdict.outcome}: {verdict.reason}.
+
+{findings}
+
+## Made from
+
+| what | digest |
+|---|---|
+| data | `{fingerprint.short(candidate.data_digest)}` |
+| recipe | `{fingerprint.short(candidate.recipe_digest)}` |
+| adapter | `{fingerprint.short(candidate.digest)}` |
+| evidence | `{fingerprint.short(verdict.evidence)}` |
+
+{candidate.trainable_parameters:,} of {candidate.total_parameters:,} parameters trained, {candidate.done_steps:,} steps.
+"""

@@ -1,0 +1,113 @@
+"""`adaptory retrain`: is anything new? Then the flow, in a process of its own; then the panel.
+
+The library does not import the flows above it; it starts them, as a worker would.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+from adaptory import data, recipe, run, workspace
+from adaptory.errors import BusyError, DataError, StageError
+from adaptory.registry import read_judged
+from adaptory.run import Outcome
+from adaptory.stage import raise_what_it_said, told_errors
+from adaptory.storage import open_store
+from adaptory.workspace import Workspace
+
+_LAST = "last.json"
+
+
+def command(name: str) -> int:
+    """Retrains one recipe; returns 0 however the gate decided, since a refusal is a result."""
+    from filelock import FileLock, Timeout
+
+    place = workspace.find()
+    made = recipe.load(place.recipes_file, name)
+    place.activate()
+    lock = FileLock(place.home / f"retrain-{name}.lock")
+    try:
+        with lock.acquire(timeout=0):
+            outcome = nothing_new(place, made) or _run_flow(place, name)
+    except Timeout:
+        raise BusyError(f"another retrain of {name!r} is under way here; wait for it to end") from None
+    _show(place, outcome)
+    return 0
+
+
+def nothing_new(place: Workspace, made: recipe.Recipe) -> Outcome | None:
+    """The outcome without any server or training, if exactly these inputs were judged already."""
+    if data.pending(place, made):
+        return None
+    try:
+        now = run.current(place, made.name)
+    except DataError:
+        return None
+    judged = read_judged(open_store(place.store), made.name, now.key)
+    return judged and Outcome.nothing_new(now, judged)
+
+
+def show_last(name: str) -> int:
+    """Shows the panel of the recipe's last complete run again."""
+    place = workspace.find()
+    try:
+        outcome = Outcome.model_validate_json((place.runs(name) / _LAST).read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"no run of {name!r} yet; run: adaptory retrain {name}") from None
+    _panel(outcome)
+    return 0
+
+
+def _run_flow(place: Workspace, name: str) -> Outcome:
+    """Runs the flow and returns its outcome. On Ctrl-C the flow ends first, then this process."""
+    where = place.environment().get("PREFECT_API_URL")
+    print(f"retrain {name}: {f'Prefect at {where}' if where else 'starting an ephemeral Prefect server'}", file=sys.stderr)
+    environment = place.environment()
+    with told_errors(environment) as told:
+        flow = subprocess.Popen(
+            [sys.executable, "-m", "flows.retrain", name], cwd=place.root, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            outcome = _follow(flow)
+        except KeyboardInterrupt:
+            if flow.poll() is None:
+                flow.send_signal(signal.SIGINT)
+            flow.wait()
+            raise
+        if flow.wait() != 0 or outcome is None:
+            raise_what_it_said(told)
+            raise StageError(f"the flow ended with code {flow.returncode}; the reason is above. Run the command again to go on")
+    return outcome
+
+
+def _follow(flow: "subprocess.Popen[str]") -> Outcome | None:
+    outcome = None
+    assert flow.stdout is not None
+    for line in flow.stdout:
+        if line.startswith('{"event": "outcome"'):
+            event: dict[str, Any] = json.loads(line)
+            del event["event"]
+            outcome = Outcome.model_validate(event)
+        else:
+            print(line, end="", file=sys.stderr)
+    return outcome
+
+
+def _show(place: Workspace, outcome: Outcome) -> None:
+    if outcome.outcome == "NOTHING_NEW":
+        print(f"{outcome.recipe}: {outcome.reason}")
+        print(f"See it again: adaptory report {outcome.recipe}")
+        return
+    last = place.runs(outcome.recipe) / _LAST
+    last.write_text(outcome.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    _panel(outcome)
+
+
+def _panel(outcome: Outcome) -> None:
+    from adaptory.evaluation import panel
+
+    panel.show(outcome)
+
+

@@ -1,0 +1,88 @@
+"""A run: one recipe on one dataset version, named by the digest of everything its result depends on.
+
+The same inputs always work in the same folder, so a run that was interrupted goes on where it can, and a run
+whose key was judged already has nothing to do.
+"""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from adaptory import fingerprint
+from adaptory.data import Dataset, dataset_version
+from adaptory.recipe import Frozen, Recipe, load
+from adaptory.registry.judged import Judged
+from adaptory.workspace import Workspace
+
+_CODE = Path(__file__).parent
+_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run works on and where it leaves its files."""
+
+    workspace: Workspace
+    recipe: Recipe
+    dataset: Dataset
+
+    @property
+    def training_key(self) -> str:
+        """The digest of what the adapter depends on: a changed gate does not train again."""
+        return fingerprint.of_json({
+            "schema": "training/v1",
+            "data": self.dataset.digest,
+            "base": self.dataset.base,
+            "training": self.recipe.training.model_dump(mode="json"),
+            "code": code_digest("training"),
+            "libraries": {name: version(name) for name in _LIBRARIES},
+        })
+
+    @property
+    def key(self) -> str:
+        """The digest of what the verdict depends on."""
+        return fingerprint.of_json({
+            "schema": "run/v1",
+            "training": self.training_key,
+            "recipe": self.recipe.digest,
+            "code": [code_digest("evaluation"), code_digest("gate")],
+        })
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.runs(self.recipe.name) / fingerprint.short(self.key)
+
+    @property
+    def candidate_folder(self) -> Path:
+        return self.workspace.runs(self.recipe.name) / f"candidate-{fingerprint.short(self.training_key)}"
+
+
+class Outcome(Frozen):
+    """How a retrain ended, for whoever asked for it."""
+
+    recipe: str
+    outcome: str  # a verdict, or NOTHING_NEW
+    reason: str
+    version: int | None  # the champion now
+    folder: str  # evidence, verdict and report
+    registry_version: str | None = None  # MLflow's number for it
+
+    @classmethod
+    def nothing_new(cls, run: Run, judged: Judged) -> "Outcome":
+        """The outcome when exactly these inputs were judged before."""
+        since = f"since v{judged.champion_version}" if judged.champion_version else "since the last run"
+        reason = f"nothing new {since}: these inputs were judged {judged.outcome} on {judged.time[:16].replace('T', ' at ')} UTC"
+        return cls(
+            recipe=run.recipe.name, outcome="NOTHING_NEW", reason=reason, version=judged.champion_version, folder=str(run.folder)
+        )
+
+
+def current(workspace: Workspace, recipe: str) -> Run:
+    """The run on the data that lies in the workspace. Raises RecipeError or DataError."""
+    return Run(workspace, load(workspace.recipes_file, recipe), dataset_version(workspace, recipe))
+
+
+def code_digest(package: str) -> str:
+    """The digest of one package's source: results may change when it does."""
+    folder = _CODE / package
+    return fingerprint.of_files(folder, [n for n in fingerprint.files_below(folder) if n.endswith(".py")])

@@ -1,0 +1,87 @@
+"""Running a stage in its own process, without losing what it says while it works or when it fails.
+
+A stage that fails for a reason the user can mend writes that reason to the file named by
+ADAPTORY_ERROR_FILE; the parent raises it again as if the stage had been a function call. Training and
+evaluation print one JSON event per line, for every kind of progress display.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from adaptory import errors
+from adaptory.workspace import Workspace
+
+_FILE = "ADAPTORY_ERROR_FILE"
+_GRACE = 10.0  # seconds a stage may take to end when it is told to
+
+
+@contextmanager
+def told_errors(environment: dict[str, str]) -> Iterator[Path]:
+    """Gives children with this environment a place to tell their error; yields the place."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "error"
+        environment[_FILE] = str(place)
+        yield place
+
+
+def tell(error: errors.UserError) -> None:
+    """Tells the parent process, if there is one that listens."""
+    if place := os.environ.get(_FILE):
+        Path(place).write_text(f"{type(error).__name__}\n{error}", encoding="utf-8")
+
+
+def raise_what_it_said(place: Path) -> None:
+    """Raises the child's error in this process; does nothing if the child told none."""
+    if not place.is_file():
+        return
+    name, _, message = place.read_text(encoding="utf-8").partition("\n")
+    kind = getattr(errors, name, errors.StageError)
+    raise kind(message)
+
+
+def emit(event: dict[str, Any]) -> None:
+    """Prints an event for the parent."""
+    print(json.dumps(event), flush=True)
+
+
+def run_stage(workspace: Workspace, words: list[str], on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Runs `adaptory stage <words>` and hands over its events; the stage never outlives this call.
+
+    Raises the stage's own error, or StageError with the end of what it printed.
+    """
+    environment = workspace.environment()
+    command = [sys.executable, "-m", "adaptory.cli", "stage", *words]
+    with told_errors(environment) as told, tempfile.TemporaryFile("w+") as complaints:
+        stage = subprocess.Popen(
+            command, cwd=workspace.root, env=environment, stdout=subprocess.PIPE, stderr=complaints, text=True
+        )
+        try:
+            assert stage.stdout is not None
+            for line in stage.stdout:
+                if line.startswith("{"):
+                    on_event(json.loads(line))
+            code = stage.wait()
+        finally:
+            _end(stage)
+        if code != 0:
+            raise_what_it_said(told)
+            complaints.seek(0)
+            last = "".join(complaints.readlines()[-5:]).strip()
+            raise errors.StageError(f"stage {' '.join(words)} ended with code {code}: {last or 'it said nothing'}")
+
+
+def _end(stage: "subprocess.Popen[str]") -> None:
+    if stage.poll() is None:
+        stage.terminate()
+        try:
+            stage.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            stage.kill()
+            stage.wait()

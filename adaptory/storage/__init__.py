@@ -1,0 +1,23 @@
+"""Bytes at rest: one ObjectStore protocol, and references to places outside.
+
+Guarantees: an object is visible whole or not at all; `create` has exactly one winner, also between
+machines; a file taken from an archive never leaves its folder and never outgrows its limit.
+"""
+
+from adaptory.storage.archives import extract
+from adaptory.storage.objects import ObjectStore, open_store
+from adaptory.storage.pypi import download
+from adaptory.storage.references import Hub, Local, PyPI, Reference, S3, parse
+
+__all__ = [
+    "S3",
+    "Hub",
+    "Local",
+    "ObjectStore",
+    "PyPI",
+    "Reference",
+    "download",
+    "extract",
+    "open_store",
+    "parse",
+]

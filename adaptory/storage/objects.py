@@ -1,0 +1,178 @@
+"""The ObjectStore protocol and its two homes: a folder, and an S3 bucket.
+
+Keys are relative POSIX paths. `create` is the primitive everything safe is built on: of any number of
+callers, on any number of machines, exactly one succeeds.
+"""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Protocol
+
+from adaptory.errors import AlreadyExists, NotFound, UserError
+
+
+class ObjectStore(Protocol):
+    """Whole objects under keys. Every method is safe to repeat."""
+
+    url: str
+
+    def get(self, key: str) -> bytes:
+        """The object's bytes; NotFound if there is none."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Puts or replaces the object; a reader sees the old bytes or the new ones."""
+
+    def create(self, key: str, data: bytes) -> None:
+        """Puts the object only if there is none; AlreadyExists for everyone but the winner."""
+
+    def keys(self, prefix: str) -> list[str]:
+        """All keys that begin with the prefix, sorted."""
+
+    def download(self, key: str, path: Path) -> None:
+        """Writes the object to a file; NotFound if there is none."""
+
+    def upload(self, path: Path, key: str) -> None:
+        """Puts a file's bytes."""
+
+
+def open_store(url: str) -> ObjectStore:
+    """The store at `s3://bucket/prefix` or in a local folder. Nothing is created before the first write."""
+    if url.startswith("s3://"):
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        return S3Store(bucket, prefix.strip("/"))
+    if "://" in url:
+        raise UserError(f"ADAPTORY_STORE={url!r}: only a folder or s3://bucket/prefix can be a store")
+    return LocalStore(Path(url))
+
+
+class LocalStore:
+    """Objects as files below a folder; O_EXCL links make `create` have one winner."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.url = str(self.root)
+
+    def get(self, key: str) -> bytes:
+        try:
+            return self._path(key).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"{self.url}/{key}") from None
+
+    def put(self, key: str, data: bytes) -> None:
+        self._written(key, data).replace(self._path(key))
+        _sync_folder(self._path(key).parent)
+
+    def create(self, key: str, data: bytes) -> None:
+        # A hard link appears whole or not at all, and fails if the name is taken.
+        whole = self._written(key, data)
+        try:
+            os.link(whole, self._path(key))
+        except FileExistsError:
+            raise AlreadyExists(f"{self.url}/{key}") from None
+        finally:
+            whole.unlink()
+        _sync_folder(self._path(key).parent)
+
+    def keys(self, prefix: str) -> list[str]:
+        folder = self._path(prefix.rpartition("/")[0] or ".")
+        below = (path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file())
+        return sorted(key for key in below if key.startswith(prefix) and not key.endswith(".part"))
+
+    def download(self, key: str, path: Path) -> None:
+        path.write_bytes(self.get(key))
+
+    def upload(self, path: Path, key: str) -> None:
+        self.put(key, path.read_bytes())
+
+    def _path(self, key: str) -> Path:
+        path = (self.root / key).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise UserError(f"key {key!r} leaves the store {self.url}")
+        return path
+
+    def _written(self, key: str, data: bytes) -> Path:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return part
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is durable only when the folder is; some file systems cannot sync one, and need not."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class S3Store:
+    """Objects below a prefix of a bucket; `If-None-Match: *` makes `create` have one winner."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
+        self.url = f"s3://{bucket}/{prefix}"
+        self._client: Any = None
+
+    @property
+    def client(self) -> Any:
+        """Made at the first use: importing boto3 takes a third of a second."""
+        if self._client is None:
+            self._client = s3_client()
+        return self._client
+
+    def get(self, key: str) -> bytes:
+        data: bytes = self._call("get_object", key)["Body"].read()
+        return data
+
+    def put(self, key: str, data: bytes) -> None:
+        self._call("put_object", key, Body=data)
+
+    def create(self, key: str, data: bytes) -> None:
+        self._call("put_object", key, Body=data, IfNoneMatch="*")
+
+    def keys(self, prefix: str) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + prefix
+        )
+        found = (item["Key"] for page in pages for item in page.get("Contents", ()))
+        return sorted(key.removeprefix(self.prefix) for key in found)
+
+    def download(self, key: str, path: Path) -> None:
+        with path.open("wb") as file:
+            for piece in self._call("get_object", key)["Body"].iter_chunks(1 << 20):
+                file.write(piece)
+
+    def upload(self, path: Path, key: str) -> None:
+        self.client.upload_file(str(path), self.bucket, self.prefix + key)
+
+    def _call(self, verb: str, key: str, **arguments: Any) -> Any:
+        from botocore.exceptions import ClientError
+
+        try:
+            return getattr(self.client, verb)(Bucket=self.bucket, Key=self.prefix + key, **arguments)
+        except ClientError as fault:
+            code = fault.response.get("Error", {}).get("Code", "")
+            if code in {"NoSuchKey", "404"}:
+                raise NotFound(f"{self.url}/{key}") from None
+            if code in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
+                raise AlreadyExists(f"{self.url}/{key}") from None
+            raise UserError(f"{self.url}/{key}: the store refuses {verb}: {code or fault}") from None
+
+
+def s3_client() -> Any:
+    """A boto3 client with bounded retries and timeouts; AWS_ENDPOINT_URL and the usual keys apply."""
+    import boto3
+    from botocore.config import Config
+
+    settings = Config(
+        connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 6}, s3={"addressing_style": "path"}
+    )
+    return boto3.client("s3", config=settings)

@@ -1,0 +1,39 @@
+"""Retrain: new data -> prepare -> fine-tune -> evaluate -> decide -> promote.
+
+    python -m flows.retrain sentiment      (what `adaptory retrain` runs, and what a worker runs)
+"""
+
+import sys
+
+from prefect import flow
+
+from adaptory import workspace
+from adaptory.run import Outcome
+from tasks.decide import decide
+from tasks.evaluate import evaluate
+from tasks.fine_tune import fine_tune
+from tasks.prepare import prepare
+from tasks.promote import known, promote
+
+
+@flow(flow_run_name="retrain-{recipe}")
+def retrain(recipe: str = "sentiment") -> Outcome:
+    """Retrains one recipe and promotes the candidate only if the gate lets it pass.
+
+    Args:
+        recipe: A name under `recipes:` in params.yaml.
+    """
+    workspace.find().activate()
+    run = prepare(recipe)
+    if judged := known(run):
+        return judged
+    candidate = fine_tune(run)
+    evidence = evaluate(run, candidate)
+    verdict = decide(run, candidate, evidence)
+    return promote(run, candidate, evidence, verdict)
+
+
+if __name__ == "__main__":
+    from tasks.script import run_as_script
+
+    sys.exit(run_as_script(retrain, *sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Thin Prefect shells: one file per stage of the line. What a stage does is in adaptory/."""

@@ -1,0 +1,33 @@
+"""Evaluate: candidate, champion and baselines on the same rows, in a process of its own."""
+
+from prefect import runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from adaptory import progress
+from adaptory.evaluation import report
+from adaptory.evaluation.evaluate import read
+from adaptory.gate import Evidence
+from adaptory.registry import tracking
+from adaptory.run import Run
+from adaptory.stage import run_stage
+from adaptory.training import Candidate
+from tasks.common import key, worth_retrying
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+def evaluate(run: Run, candidate: Candidate) -> Evidence:
+    """Returns the evidence; per-example scores lie beside it."""
+    run_stage(run.workspace, ["evaluate", run.recipe.name], progress.for_terminal())
+    evidence = read(run.folder)
+    assert evidence is not None and evidence.candidate == candidate.digest
+    tracking.log_evidence(run.workspace, tracking.open_run(run, runtime.flow_run.id), evidence)
+    create_table_artifact(
+        key=key(run.recipe.name, "scores"),
+        table=[
+            {"model": report.title(m, evidence), **{report.METRICS[k]: report.interval(v) for k, v in m.metrics.items()}}
+            for m in report.ordered(evidence)
+        ],
+        description=f"{evidence.rows:,} test rows, {evidence.confidence:.0%} intervals.",
+    )
+    return evidence

@@ -1,0 +1,24 @@
+"""Prepare: the data and the base, brought up to date by DVC."""
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from adaptory import data, recipe, workspace
+from adaptory.run import Run
+from tasks.common import key, worth_retrying
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+def prepare(name: str) -> Run:
+    """Returns the run on the newest data: its dataset version is in the DVC remote."""
+    place = workspace.find()
+    made = recipe.load(place.recipes_file, name)
+    dataset = data.prepare(place, made)
+    create_table_artifact(
+        key=key(name, "data"),
+        table=[{"split": split, **counts, "rows": sum(counts.values())} for split, counts in dataset.card.counts.items()],
+        description=f"Dataset `{dataset.digest}`: {dataset.card.rows_in:,} rows in, "
+        f"{sum(dataset.card.quarantined.values()):,} quarantined.",
+    )
+    return Run(place, made, dataset)
