@@ -26,9 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         from adaptory.stage import tell
 
-        tell(error)
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell(error)
     except KeyboardInterrupt:
         print("interrupted; nothing was promoted by this command, run it again to go on", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -103,8 +103,9 @@ class Data(Frozen):
     sources: dict[Name, Source] = Field(min_length=1)
     fields: Fields
     label: Label
-    split: Split = Split()
-    max_quarantine: Share = 0.01
+    # Both are written out in the recipe: DVC watches them, and it cannot watch a default.
+    split: Split
+    max_quarantine: Share
 
 
 class Training(Frozen):

@@ -31,10 +31,13 @@ def told_errors(environment: dict[str, str]) -> Iterator[Path]:
         yield place
 
 
-def tell(error: errors.UserError) -> None:
-    """Tells the parent process, if there is one that listens."""
+def tell(error: errors.UserError) -> int:
+    """Tells the parent process if one listens, else the person at the terminal; returns the exit code."""
     if place := os.environ.get(_FILE):
         Path(place).write_text(f"{type(error).__name__}\n{error}", encoding="utf-8")
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def raise_what_it_said(place: Path) -> None:

@@ -6,8 +6,7 @@ from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 
 from adaptory.gate import Evidence, Verdict
-from adaptory.registry import Judged, head, read_judged, write_judged
-from adaptory.registry import projection, tracking
+from adaptory.registry import Judged, head, projection, read_judged, tracking, write_judged
 from adaptory.registry.promotion import promote as promote_in_ledger
 from adaptory.run import Outcome, Run
 from adaptory.storage import open_store

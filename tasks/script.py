@@ -1,29 +1,35 @@
 """Running a flow as a script: the user's own faults are told in one line, everything else with its traceback."""
 
 import logging
-import sys
 from typing import Any
+
+from prefect.logging.handlers import PrefectConsoleHandler
 
 from adaptory.errors import UserError
 from adaptory.stage import emit, tell
 
 
-class _NoTracebackForUserFaults(logging.Filter):
+class _UserFaultsAreToldOnce(logging.Filter):
+    """Keeps Prefect's own telling of a user's fault (with traceback) off the terminal; its server still gets it."""
+
+    _NAMES = tuple(kind.__name__ + "(" for kind in (UserError, *UserError.__subclasses__()))
+
     def filter(self, record: logging.LogRecord) -> bool:
         fault = record.exc_info[1] if record.exc_info else None
-        return not isinstance(fault, UserError) and "UserError" not in record.getMessage()
+        message = record.getMessage()
+        return not isinstance(fault, UserError) and not any(name in message or name[:-1] + ":" in message for name in self._NAMES)
 
 
 def run_as_script(flow: Any, *arguments: str) -> int:
     """Runs the flow and prints its outcome as the last line; returns the exit code."""
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_NoTracebackForUserFaults())
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, PrefectConsoleHandler):
+                handler.addFilter(_UserFaultsAreToldOnce())
     try:
         outcome = flow(*arguments)
     except UserError as error:
-        tell(error)
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell(error)
     except KeyboardInterrupt:
         return 130
     emit({"event": "outcome", **outcome.model_dump()})

@@ -1,6 +1,5 @@
 """A dataset version: what a training or an evaluation was made from, named by its digest."""
 
-from pathlib import Path
 from typing import Any
 
 import yaml

@@ -39,7 +39,7 @@ class Refused:
     raw: bytes
 
 
-class _Fault(ValueError):
+class _Fault(ValueError):  # noqa: N818
     """Why one row is refused."""
 
 
@@ -122,10 +122,7 @@ def _parser(
     if source.format == "jsonl":
         return None, _json_cells
     split = _tsv_cells if source.format == "tsv" else _csv_cells
-    if source.columns:
-        columns = source.columns
-    else:
-        columns = tuple(split(_decode(next(lines, (1, b""))[1])))
+    columns = source.columns or tuple(split(_decode(next(lines, (1, b""))[1])))
 
     def parse(raw: bytes) -> Cells:
         cells = split(_decode(raw))

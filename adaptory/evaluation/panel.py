@@ -24,20 +24,23 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
     verdict = Verdict.model_validate_json((folder / "verdict.json").read_bytes())
     title = Text.assemble((outcome.outcome, f"bold {_COLOUR[outcome.outcome]}"), f"  {outcome.recipe}: {outcome.reason}")
     body = Group(title, "", _table(evidence), "", _findings(verdict), "", _where(outcome))
-    (console or Console()).print(Panel(body, padding=(1, 2), expand=False))
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = 110
+    console.print(Panel(body, padding=(1, 2), expand=False))
 
 
 def _table(evidence: Evidence) -> Table:
-    metrics = list(evidence.of("candidate")[0].metrics)
+    metrics = [metric for metric in evidence.of("candidate")[0].metrics if metric != "accuracy"]
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column(f"on the same {evidence.rows:,} test rows")
+    table.add_column(f"on the same {evidence.rows:,} test rows", no_wrap=True)
     for metric in metrics:
-        table.add_column(report.METRICS[metric], justify="right", no_wrap=True)
+        table.add_column(report.METRICS[metric], justify="right")
     for model in report.ordered(evidence):
         style = "bold" if model.kind == "candidate" else None
         cells = [report.interval(model.metrics[metric]) for metric in metrics]
         table.add_row(report.title(model, evidence), *cells, style=style)
-    table.caption = f"[{evidence.confidence:.0%} bootstrap intervals]".replace("[", "\\[")
+    table.caption = f"in brackets: {evidence.confidence:.0%} bootstrap intervals"
     table.caption_justify = "left"
     return table
 
@@ -52,7 +55,8 @@ def _findings(verdict: Verdict) -> RenderableType:
 def _where(outcome: Outcome) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     if outcome.outcome == "PASS":
-        table.add_row("champion", f"{outcome.recipe} v{outcome.version} (MLflow version {outcome.registry_version}, alias champion)")
+        where = f"(MLflow version {outcome.registry_version}, alias champion)"
+        table.add_row("champion", f"{outcome.recipe} v{outcome.version} {where}")
         table.add_row("pull it", f"adaptory pull {outcome.recipe}@champion ./model")
     else:
         kept = f"{outcome.recipe} v{outcome.version}, unchanged" if outcome.version else "none yet"

@@ -50,7 +50,9 @@ def learning_curve(events: Path, path: Path) -> None:
     axes.plot(at[window - 1 :], smooth, color=_FIRST, linewidth=2)
     axes.set_ylim(0, float(np.quantile(loss, 0.995)) * 1.1)
     axes.set_xlim(0, at[-1] * 1.16)
-    axes.annotate("training loss", (at[-1], smooth[-1]), xytext=(6, 0), textcoords="offset points", color=_FIRST, fontsize=9, va="center")
+    axes.annotate(
+        "training loss", (at[-1], smooth[-1]), xytext=(6, 0), textcoords="offset points", color=_FIRST, fontsize=9, va="center"
+    )
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("cross-entropy, nats per row")
     for epoch in epochs:

@@ -28,8 +28,8 @@ def markdown(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdic
         f"{verdict.reason[0].upper()}{verdict.reason[1:]}.",
         f"## On the same {evidence.rows:,} test rows",
         comparison(evidence),
-        f"Brackets: {evidence.confidence:.0%} bootstrap intervals, {evidence.resamples:,} resamples of rows, seed {evidence.seed}; "
-        "gains are paired.",
+        f"Brackets: {evidence.confidence:.0%} bootstrap intervals, {evidence.resamples:,} resamples of rows, "
+        f"seed {evidence.seed}; gains are paired.",
         "## What the gate asked",
         "\n".join(f"- {_MARK[f.outcome]} **{f.criterion}**: {f.reason}" for f in verdict.findings),
         "## By class and by source",
@@ -104,7 +104,8 @@ def _lineage(run: Run, candidate: Candidate, evidence: Evidence) -> str:
     counts = ", ".join(f"{run.dataset.rows(s):,} {s}" for s in ("train", "validation", "test"))
     quarantined = sum(run.dataset.card.quarantined.values())
     rows = {
-        "data": f"`{fingerprint.short(evidence.data)}` {run.dataset.card.rows_in:,} rows in: {counts}, {quarantined:,} quarantined",
+        "data": f"`{fingerprint.short(evidence.data)}` {run.dataset.card.rows_in:,} rows in: {counts}, "
+        f"{quarantined:,} quarantined",
         "base": f"`{fingerprint.short(evidence.base)}` {candidate.base_reference}",
         "recipe": f"`{fingerprint.short(evidence.recipe_digest)}`",
         "adapter": f"`{fingerprint.short(evidence.candidate)}` {candidate.trainable_parameters:,} of "
@@ -112,13 +113,17 @@ def _lineage(run: Run, candidate: Candidate, evidence: Evidence) -> str:
         "scores": f"`{fingerprint.short(evidence.scores)}`",
         "evidence": f"`{fingerprint.short(evidence.digest)}`",
     }
-    return "\n".join(["| what | digest (first 12 digits of SHA-256) |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())])
+    head = ["| what | digest (first 12 digits of SHA-256) |", "|---|---|"]
+    return "\n".join([*head, *(f"| {what} | {digest} |" for what, digest in rows.items())])
 
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --soft: #616e7c; --line: #d5dae0; --paper: #fff; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #9aa5b1; --line: #3e4c59; --paper: #12181f; } img { filter: brightness(.9); } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e7eb; --soft: #9aa5b1; --line: #3e4c59; --paper: #12181f; } img { filter: brightness(.9); }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }

@@ -133,7 +133,8 @@ def _compare(name: str, label: str, estimate: Estimate | None, above: float, lim
     value, low, high = estimate.value, estimate.low, estimate.high
     if not all(math.isfinite(number) for number in (value, low, high)):
         return _missing(name, limit, f"{label} is not finite")
-    shown = f"{label} {value:+.3f} [{low:+.3f}, {high:+.3f}]" if "gain" in label else f"{label} {value:.3f} [{low:.3f}, {high:.3f}]"
+    form = "+.3f" if label.startswith("gain") else ".3f"
+    shown = f"{label} {value:{form}} [{low:{form}}, {high:{form}}]"
     if low > above:
         outcome, reason = "pass", f"{shown} is above {limit:g}"
     elif high <= above:

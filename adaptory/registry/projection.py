@@ -64,9 +64,8 @@ def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, recor
     folder = fetch_release(store, record, workspace.cache)
     run_id = _run_of(mlflow, record)
     uri = _log_model(workspace, record, folder, run_id)
-    made = mlflow.create_model_version(
-        record.model, source=uri, run_id=run_id, tags=_tags(record), description=(folder / "README.md").read_text(encoding="utf-8")
-    )
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    made = mlflow.create_model_version(record.model, source=uri, run_id=run_id, tags=_tags(record), description=card)
     return str(made.version)
 
 

@@ -18,10 +18,6 @@ from adaptory.workspace import Workspace
 
 def client(workspace: Workspace) -> Any:
     """An MLflow client for the workspace's tracking server and registry."""
-    import logging
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=workspace.tracking_uri, registry_uri=workspace.tracking_uri)
@@ -98,7 +94,7 @@ def log_metrics(workspace: Workspace, run_id: str, numbers: Mapping[str, Any], s
 def log_candidate(workspace: Workspace, run_id: str, candidate: Candidate) -> None:
     """How the training went, in numbers."""
     numbers = candidate.model_dump(include={"planned_steps", "done_steps", "trainable_parameters", "seconds"})
-    log_metrics(workspace, run_id, {f"training_{name.removesuffix('s') if name == 'seconds' else name}": v for name, v in numbers.items()})
+    log_metrics(workspace, run_id, {f"training/{name}": value for name, value in numbers.items()})
     client(workspace).set_tag(run_id, "adaptory.candidate", candidate.digest)
 
 

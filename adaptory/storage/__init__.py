@@ -7,7 +7,7 @@ machines; a file taken from an archive never leaves its folder and never outgrow
 from adaptory.storage.archives import extract
 from adaptory.storage.objects import ObjectStore, open_store
 from adaptory.storage.pypi import download
-from adaptory.storage.references import Hub, Local, PyPI, Reference, S3, parse
+from adaptory.storage.references import S3, Hub, Local, PyPI, Reference, parse
 
 __all__ = [
     "S3",

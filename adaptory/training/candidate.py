@@ -123,8 +123,8 @@ def _rows(workspace: Workspace, recipe: Recipe, split: str, tokenizer: Any) -> A
 
 
 def _validation(logits: Any, labels: list[int]) -> dict[str, float]:
-    from sklearn.metrics import f1_score, log_loss
     from scipy.special import softmax
+    from sklearn.metrics import f1_score, log_loss
 
     chances = softmax(logits, axis=1)
     classes = list(range(logits.shape[1]))
