@@ -46,7 +46,7 @@ def nothing_new(place: Workspace, made: recipe.Recipe) -> Outcome | None:
     except DataError:
         return None
     judged = read_judged(open_store(place.store), made.name, now.key)
-    return judged and Outcome.nothing_new(now, judged)
+    return Outcome.nothing_new(now, judged) if judged else None
 
 
 def show_last(name: str) -> int:

@@ -32,8 +32,8 @@ def serve(place: Workspace) -> int:
         ),
     ]  # fmt: skip
     try:
-        _wait(servers[0], f"http://127.0.0.1:{prefect}/api/health")
-        _wait(servers[1], f"http://127.0.0.1:{mlflow}/health")
+        _wait("Prefect", servers[0], f"http://127.0.0.1:{prefect}/api/health")
+        _wait("MLflow", servers[1], f"http://127.0.0.1:{mlflow}/health")
         print(f"MLflow    http://127.0.0.1:{mlflow}")
         print(f"Prefect   http://127.0.0.1:{prefect}     (for runs to use it: export PREFECT_API_URL=http://127.0.0.1:{prefect}/api)")
         print("Ctrl-C stops both.", flush=True)
@@ -61,11 +61,11 @@ def _port(wanted: int) -> int:
     raise AssertionError("port 0 always binds")
 
 
-def _wait(server: "subprocess.Popen[bytes]", url: str) -> None:
+def _wait(name: str, server: "subprocess.Popen[bytes]", url: str) -> None:
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         if server.poll() is not None:
-            raise StageError(f"{' '.join(server.args[1:4])} ended with code {server.returncode} before it answered {url}")  # type: ignore[index]
+            raise StageError(f"the {name} server ended with code {server.returncode} before it answered {url}")
         try:
             urllib.request.urlopen(url, timeout=2)
             return

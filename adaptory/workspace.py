@@ -25,6 +25,7 @@ _SILENCE = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 # Defaults that keep a small machine usable and a dead server from hanging a run for minutes.
 _TUNING = {

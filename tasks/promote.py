@@ -18,7 +18,7 @@ from tasks.common import worth_retrying
 def known(run: Run) -> Outcome | None:
     """Returns what was judged before on exactly these inputs, or None if they are new."""
     judged = read_judged(open_store(run.workspace.store), run.recipe.name, run.key)
-    return judged and Outcome.nothing_new(run, judged)
+    return Outcome.nothing_new(run, judged) if judged else None
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_retrying)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adaptory import fingerprint
 from adaptory.gate import Estimate, Evidence, ModelScores, Verdict
+from adaptory.recipe import Metric
 from adaptory.run import Run
 from adaptory.training.candidate import Candidate
 
@@ -90,7 +91,7 @@ def _classes(model: ModelScores) -> str:
 
 
 def _slices(evidence: Evidence) -> str:
-    metric = "pearson_r" if "pearson_r" in evidence.of("candidate")[0].metrics else "macro_f1"
+    metric: Metric = "pearson_r" if "pearson_r" in evidence.of("candidate")[0].metrics else "macro_f1"
     models = ordered(evidence)
     sources = list(models[0].slices)
     lines = [f"| {METRICS[metric]} | " + " | ".join(sources) + " |", "|---|" + "---:|" * len(sources)]

@@ -148,10 +148,12 @@ def _compare(name: str, label: str, estimate: Estimate | None, above: float, lim
 
 def _more(value: float, low: float, limit: float, rows: int) -> str:
     """How many more examples would decide, if what was seen is the truth: intervals shrink with the square root."""
-    gain = value - limit
+    gain, half = value - limit, value - low
     if gain <= 0:
         return "at the observed value no number of examples would let it pass"
-    needed = math.ceil(rows * ((value - low) / gain) ** 2)
+    if half > 1000 * gain:
+        return "more than a million times the test rows would be needed to decide at the observed value"
+    needed = math.ceil(rows * (half / gain) ** 2)
     return f"about {max(needed - rows, 1):,} more test rows would decide at the observed value"
 
 

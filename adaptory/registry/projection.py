@@ -89,7 +89,7 @@ def _log_model(workspace: Workspace, record: ledger.Record, folder: Path, run_id
 
     import mlflow
     import pandas
-    from mlflow.models import infer_signature
+    from mlflow.models import Model, infer_signature
 
     mlflow.set_tracking_uri(workspace.tracking_uri)
     example = json.loads((folder / "example.json").read_bytes())
@@ -99,14 +99,17 @@ def _log_model(workspace: Workspace, record: ledger.Record, folder: Path, run_id
         if not run_id:
             experiment = mlflow.set_experiment(record.model)
             assert experiment is not None
-        info = mlflow.pyfunc.log_model(
+        info = Model.log(
             name="adapter",
+            flavor=mlflow.pyfunc,
             python_model=str(_CODE),
             artifacts={"release": str(folder)},
             signature=infer_signature(given, answered),
             input_example=given,
             pip_requirements=["adaptory[predict]"],
             metadata={"release": record.release, "base": record.base},
+            # That would load torch and the base into this process; the release was proved when it was trained.
+            validate_serving_input=False,
         )
     uri: str = info.model_uri
     return uri

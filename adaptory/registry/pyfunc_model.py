@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]
+from mlflow.pyfunc import PythonModel
 
 
-class Adapter(PythonModel):
+class Adapter(PythonModel):  # type: ignore[misc]
     """A release that answers a table with the column `text`: a label and a chance per class."""
 
     def load_context(self, context: Any) -> None:

@@ -100,7 +100,7 @@ def log_candidate(workspace: Workspace, run_id: str, candidate: Candidate) -> No
 
 def log_evidence(workspace: Workspace, run_id: str, evidence: Evidence) -> None:
     """Every model's test numbers, with the ends of their intervals."""
-    numbers = {}
+    numbers: dict[str, float | None] = {}
     for model in evidence.models:
         for metric, found in model.metrics.items():
             prefix = f"test/{metric}" if model.kind == "candidate" else f"test/{model.name}/{metric}"

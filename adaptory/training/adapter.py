@@ -5,7 +5,9 @@ torch and peft are imported inside the functions: they take seconds, and most co
 
 import json
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,8 @@ def add_adapter(model: Any, settings: Training) -> Any:
         target_modules=target_modules(model, settings.top_layers),
         modules_to_save=head,
     )
-    return get_peft_model(model, config)
+    with _peft_asks_for_a_deprecated_property():
+        return get_peft_model(model, config)
 
 
 def target_modules(model: Any, top_layers: int | None) -> list[str]:
@@ -112,7 +115,8 @@ def load(folder: Path, base: Path, base_digest: str, classes: Sequence[str], *, 
         )
     if not (folder / WEIGHTS).is_file():
         raise ReleaseError(f"{folder} has no {WEIGHTS}; other formats are not loaded")
-    model = PeftModel.from_pretrained(load_classifier(base, classes, seed=0), str(folder), is_trainable=False)
+    with _peft_asks_for_a_deprecated_property():
+        model = PeftModel.from_pretrained(load_classifier(base, classes, seed=0), str(folder), is_trainable=False)
     return (model.merge_and_unload() if merge else model).eval()
 
 
@@ -124,6 +128,14 @@ def digest_of_weights(model: Any) -> str:
     return fingerprint.of_json(
         {n: fingerprint.of_bytes(np.ascontiguousarray(w.detach().cpu().float().numpy()).tobytes()) for n, w in tensors.items()}
     )
+
+
+@contextmanager
+def _peft_asks_for_a_deprecated_property() -> Iterator[None]:
+    """peft 0.21 reads `is_gradient_checkpointing`, of which transformers 5.23 warns; nobody here can act on it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 def _has(model: Any, name: str) -> bool:

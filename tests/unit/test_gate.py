@@ -1,0 +1,192 @@
+"""The gate passes only what was proved. S5: pure. S6: monotone. F21: ties keep the champion. F22: NaN never passes."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from adaptory.gate import Difference, Estimate, Evidence, ModelScores, judge
+from adaptory.recipe import Gate
+
+FLOOR = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.6}
+BASELINES = {"kind": "beats_baselines", "metric": "macro_f1", "direction": "higher", "margin": 0.0}
+CHAMPION = {"kind": "beats_champion", "metric": "macro_f1", "direction": "higher", "margin": 0.01}
+CANDIDATE, OLD = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+NOTHING = Estimate(value=None, low=None, high=None)
+
+
+def around(value: float, half: float = 0.02) -> Estimate:
+    return Estimate(value=value, low=value - half, high=value + half)
+
+
+def scores(name: str, kind: str, estimate: Estimate) -> ModelScores:
+    return ModelScores(name=name, kind=kind, metrics={"macro_f1": estimate}, classes={}, slices={})  # type: ignore[arg-type]
+
+
+def evidence(
+    candidate: Estimate, over_tfidf: Estimate | None = None, over_champion: Estimate | None = None, **changes: Any
+) -> Evidence:
+    models = [scores("candidate", "candidate", candidate), scores("tfidf", "baseline", around(0.5))]
+    differences = [Difference(other="tfidf", metric="macro_f1", estimate=over_tfidf or around(0.2))]
+    if over_champion:
+        differences.append(Difference(other="champion", metric="macro_f1", estimate=over_champion))
+    facts: dict[str, Any] = {
+        "recipe": "tiny", "key": "k", "candidate": CANDIDATE, "champion": OLD if over_champion else None,
+        "champion_version": 1 if over_champion else None, "champion_error": None, "data": "d", "base": "b", "recipe_digest": "r",
+        "scores": "s", "rows": 1000, "planned_steps": 10, "done_steps": 10, "resamples": 2000, "confidence": 0.95, "seed": 1,
+        "models": tuple(models), "differences": tuple(differences),
+    }  # fmt: skip
+    return Evidence(**(facts | changes))
+
+
+def gate(*criteria: dict[str, Any]) -> Gate:
+    return Gate.model_validate({"criteria": criteria})
+
+
+def test_a_candidate_that_proves_everything_passes() -> None:
+    verdict = judge(evidence(around(0.7), over_champion=around(0.05)), gate(FLOOR, BASELINES, CHAMPION), OLD)
+    assert verdict.outcome == "PASS"
+    assert [finding.outcome for finding in verdict.findings] == ["pass"] * 4
+
+
+def test_the_first_candidate_is_not_asked_to_beat_a_champion() -> None:
+    verdict = judge(evidence(around(0.7)), gate(FLOOR, CHAMPION), None)
+    assert verdict.outcome == "PASS"
+    assert verdict.findings[-1].outcome == "not asked"
+
+
+def test_where_nothing_can_be_asked_nothing_is_proved() -> None:
+    verdict = judge(evidence(around(0.7)), gate(CHAMPION), None)
+    assert verdict.outcome == "FAIL"
+    assert "nothing was proved" in verdict.reason
+
+
+def test_an_interval_below_the_floor_fails() -> None:
+    assert judge(evidence(around(0.5)), gate(FLOOR), None).outcome == "FAIL"
+
+
+def test_an_interval_that_straddles_the_limit_is_inconclusive_and_says_how_many_rows_would_decide() -> None:
+    verdict = judge(evidence(around(0.61)), gate(FLOOR), None)
+    assert verdict.outcome == "INCONCLUSIVE"
+    # half width 0.02 must shrink to 0.01: four times the rows, 3,000 more
+    assert "about 3,00" in verdict.reason
+
+
+def test_below_the_limit_no_number_of_rows_is_promised() -> None:
+    assert "no number of examples" in judge(evidence(around(0.59)), gate(FLOOR), None).reason
+
+
+def test_a_tie_keeps_the_champion() -> None:
+    tie = Estimate(value=0.0, low=0.0, high=0.0)
+    criterion = CHAMPION | {"margin": 0.0}
+    assert judge(evidence(around(0.7), over_champion=tie), gate(criterion), OLD).outcome == "FAIL"
+
+
+def test_a_gain_below_the_margin_does_not_pass() -> None:
+    assert judge(evidence(around(0.7), over_champion=around(0.005, 0.004)), gate(CHAMPION), OLD).outcome == "FAIL"
+
+
+@pytest.mark.parametrize("missing", [NOTHING, Estimate(value=0.7, low=None, high=None)])
+def test_missing_evidence_never_passes(missing: Estimate) -> None:
+    assert judge(evidence(missing), gate(FLOOR), None).outcome == "FAIL"
+    assert judge(evidence(around(0.7), over_tfidf=missing), gate(BASELINES), None).outcome == "FAIL"
+    assert judge(evidence(around(0.7), over_champion=missing), gate(FLOOR, CHAMPION), OLD).outcome == "FAIL"
+
+
+def test_a_metric_that_was_not_measured_never_passes() -> None:
+    assert judge(evidence(around(0.7)), gate(FLOOR | {"metric": "accuracy"}), None).outcome == "FAIL"
+    assert judge(evidence(around(0.7)), gate(BASELINES | {"metric": "accuracy"}), None).outcome == "FAIL"
+
+
+@given(st.sampled_from([math.nan, math.inf, -math.inf]), st.sampled_from(["value", "low", "high"]))
+def test_evidence_cannot_even_hold_a_number_that_is_not_finite(number: float, where: str) -> None:
+    with pytest.raises(ValidationError):
+        Estimate(**({"value": 0.7, "low": 0.6, "high": 0.8} | {where: number}))
+
+
+@given(st.sampled_from([math.nan, math.inf, -math.inf]), st.sampled_from(["value", "low", "high"]))
+def test_a_number_that_is_not_finite_never_passes(number: float, where: str) -> None:
+    smuggled = Estimate.model_construct(**({"value": 0.7, "low": 0.69, "high": 0.8} | {where: number}))
+    model = ModelScores.model_construct(name="candidate", kind="candidate", metrics={"macro_f1": smuggled}, classes={}, slices={})
+    from adaptory.gate.decide import _ask
+
+    record = Evidence.model_construct(**(dict(evidence(around(0.7))) | {"models": (model,)}))
+    assert _ask(gate(FLOOR).criteria[0], record).outcome == "fail"
+
+
+def test_a_baseline_without_a_defined_number_is_passed_over_but_not_all_of_them() -> None:
+    constant = scores("majority", "baseline", NOTHING)
+    mixed = evidence(around(0.7))
+    both = mixed.model_copy(update={"models": (*mixed.models, constant)})
+    assert judge(both, gate(BASELINES), None).outcome == "PASS"
+    only = mixed.model_copy(update={"models": (mixed.models[0], constant)})
+    assert judge(only, gate(BASELINES), None).outcome == "FAIL"
+
+
+def test_every_baseline_must_be_beaten_not_only_the_one_with_the_best_number() -> None:
+    record = evidence(around(0.7), over_tfidf=around(0.2))
+    close = Difference(other="vader", metric="macro_f1", estimate=around(0.01))
+    record = record.model_copy(
+        update={"models": (*record.models, scores("vader", "baseline", around(0.4))), "differences": (*record.differences, close)}
+    )
+    verdict = judge(record, gate(BASELINES), None)
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert "vader" in verdict.reason
+
+
+def test_a_training_that_stopped_early_fails_whatever_its_scores() -> None:
+    verdict = judge(evidence(around(0.9), done_steps=9), gate(FLOOR), None)
+    assert verdict.outcome == "FAIL"
+    assert "9 of 10 planned steps" in verdict.reason
+    assert judge(evidence(around(0.9), done_steps=0, planned_steps=0), gate(FLOOR), None).outcome == "FAIL"
+
+
+def test_a_champion_that_changed_meanwhile_makes_the_comparison_stale() -> None:
+    record = evidence(around(0.7), over_champion=around(0.05))
+    assert judge(record, gate(FLOOR), CANDIDATE).outcome == "STALE"
+    assert judge(record, gate(FLOOR), None).outcome == "STALE"
+    assert judge(evidence(around(0.7)), gate(FLOOR), OLD).outcome == "STALE"
+
+
+def test_a_champion_that_cannot_be_scored_is_not_beaten_by_default() -> None:
+    record = evidence(around(0.7), over_champion=around(0.05), champion_error="its base is gone")
+    verdict = judge(record, gate(FLOOR), OLD)
+    assert verdict.outcome == "CHAMPION_BROKEN"
+    assert "its base is gone" in verdict.reason
+
+
+estimates = st.tuples(st.floats(-1, 1), st.floats(0, 0.2), st.floats(0, 0.2)).map(
+    lambda t: Estimate(value=t[0], low=t[0] - t[1], high=t[0] + t[2])
+)
+RANK = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
+
+
+@given(estimates, estimates, estimates)
+def test_the_same_record_gives_the_same_verdict(own: Estimate, tfidf: Estimate, champion: Estimate) -> None:
+    record, criteria = evidence(own, tfidf, champion), gate(FLOOR, BASELINES, CHAMPION)
+    again = Evidence.model_validate_json(record.model_dump_json())
+    assert judge(record, criteria, OLD) == judge(again, criteria, OLD)
+
+
+@given(estimates, estimates, estimates, st.floats(0, 0.5))
+def test_raising_the_candidates_scores_never_makes_the_verdict_worse(
+    own: Estimate, tfidf: Estimate, champion: Estimate, more: float
+) -> None:
+    def raised(e: Estimate) -> Estimate:
+        assert e.value is not None and e.low is not None and e.high is not None
+        return Estimate(value=e.value + more, low=e.low + more, high=e.high + more)
+
+    criteria = gate(FLOOR, BASELINES, CHAMPION)
+    before = judge(evidence(own, tfidf, champion), criteria, OLD).outcome
+    after = judge(evidence(raised(own), raised(tfidf), raised(champion)), criteria, OLD).outcome
+    assert RANK[after] >= RANK[before]
+
+
+@given(estimates, st.floats(0, 1), st.floats(0, 1))
+def test_a_stricter_limit_never_helps(own: Estimate, limit: float, more: float) -> None:
+    mild = judge(evidence(own), gate(FLOOR | {"limit": limit}), None).outcome
+    strict = judge(evidence(own), gate(FLOOR | {"limit": limit + more}), None).outcome
+    assert RANK[strict] <= RANK[mild]
