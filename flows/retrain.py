@@ -13,7 +13,7 @@ from tasks.decide import decide
 from tasks.evaluate import evaluate
 from tasks.fine_tune import fine_tune
 from tasks.prepare import prepare
-from tasks.promote import known, promote
+from tasks.promote import promote, settled
 
 
 @flow(flow_run_name="retrain-{recipe}")
@@ -25,8 +25,8 @@ def retrain(recipe: str = "sentiment") -> Outcome:
     """
     workspace.find().activate()
     run = prepare(recipe)
-    if judged := known(run):
-        return judged
+    if ended := settled(run):
+        return ended
     candidate = fine_tune(run)
     evidence = evaluate(run, candidate)
     verdict = decide(run, candidate, evidence)

@@ -4,7 +4,8 @@ MLflow's aliases have no compare-and-set and its client repeats creates, so noth
 call here asks what is missing and adds it, and may be repeated after any crash.
 """
 
-import contextlib
+import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,16 @@ def _alias(mlflow: Any, model: str) -> str | None:
 def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, record: ledger.Record) -> str:
     folder = fetch_release(store, record, workspace.cache)
     run_id = _run_of(mlflow, record)
-    uri = _log_model(workspace, record, folder, run_id)
+    experiment = tracking.experiment_id(mlflow, workspace, record.model)
+    logged = mlflow.create_logged_model(experiment, name="adapter", source_run_id=run_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        _save_model(record, folder, Path(scratch) / "model")
+        mlflow.log_model_artifacts(logged.model_id, str(Path(scratch) / "model"))
+    mlflow.finalize_logged_model(logged.model_id, "READY")
     card = (folder / "README.md").read_text(encoding="utf-8")
-    made = mlflow.create_model_version(record.model, source=uri, run_id=run_id, tags=_tags(record), description=card)
+    made = mlflow.create_model_version(
+        record.model, source=logged.artifact_location, run_id=run_id, tags=_tags(record), description=card, model_id=logged.model_id
+    )
     return str(made.version)
 
 
@@ -83,33 +91,24 @@ def _run_of(mlflow: Any, record: ledger.Record) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def _log_model(workspace: Workspace, record: ledger.Record, folder: Path, run_id: str | None) -> str:
-    """The release as an MLflow model: code that loads it, the adapter's files, and no pickle."""
-    import json
+def _save_model(record: ledger.Record, folder: Path, target: Path) -> None:
+    """The release as an MLflow model: code that loads it, the adapter's files, and no pickle.
 
+    `mlflow.pyfunc.log_model` would load torch and the base into this process to try the example.
+    """
     import mlflow
     import pandas
-    from mlflow.models import Model, infer_signature
+    from mlflow.models import infer_signature
 
-    mlflow.set_tracking_uri(workspace.tracking_uri)
     example = json.loads((folder / "example.json").read_bytes())
     given = pandas.DataFrame({"text": [row["text"] for row in example]})
     answered = pandas.DataFrame([{"label": "", **row["chances"]} for row in example])
-    with mlflow.start_run(run_id=run_id) if run_id else contextlib.nullcontext():
-        if not run_id:
-            experiment = mlflow.set_experiment(record.model)
-            assert experiment is not None
-        info = Model.log(
-            name="adapter",
-            flavor=mlflow.pyfunc,
-            python_model=str(_CODE),
-            artifacts={"release": str(folder)},
-            signature=infer_signature(given, answered),
-            input_example=given,
-            pip_requirements=["adaptory[predict]"],
-            metadata={"release": record.release, "base": record.base},
-            # That would load torch and the base into this process; the release was proved when it was trained.
-            validate_serving_input=False,
-        )
-    uri: str = info.model_uri
-    return uri
+    mlflow.pyfunc.save_model(
+        str(target),
+        python_model=str(_CODE),
+        artifacts={"release": str(folder)},
+        signature=infer_signature(given, answered),
+        input_example=given,
+        pip_requirements=["adaptory[predict]"],
+        metadata={"release": record.release, "base": record.base},
+    )

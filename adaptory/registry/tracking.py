@@ -26,7 +26,7 @@ def client(workspace: Workspace) -> Any:
 def open_run(run: Run, flow_run: str | None) -> str:
     """The id of the MLflow run for this run key: the one there is, or a new one with all parameters."""
     mlflow = client(run.workspace)
-    experiment = experiment_id(mlflow, run)
+    experiment = experiment_id(mlflow, run.workspace, run.recipe.name)
     key = run.key
     found = mlflow.search_runs([experiment], filter_string=f"tags.`adaptory.key` = '{key}'", max_results=1)
     if found:
@@ -39,16 +39,15 @@ def open_run(run: Run, flow_run: str | None) -> str:
     return run_id
 
 
-def experiment_id(mlflow: Any, run: Run) -> str:
+def experiment_id(mlflow: Any, workspace: Workspace, name: str) -> str:
     """The experiment of the recipe, created at its first run."""
     from mlflow.exceptions import MlflowException
 
-    name = run.recipe.name
     if found := mlflow.get_experiment_by_name(name):
         return str(found.experiment_id)
-    local = run.workspace.tracking_uri.startswith("sqlite:")
+    local = workspace.tracking_uri.startswith("sqlite:")
     try:
-        place = (run.workspace.mlflow_artifacts / name).as_uri() if local else None
+        place = (workspace.mlflow_artifacts / name).as_uri() if local else None
         return str(mlflow.create_experiment(name, artifact_location=place))
     except MlflowException:  # another process created it first
         return str(mlflow.get_experiment_by_name(name).experiment_id)

@@ -1,0 +1,218 @@
+"""The whole line, as its user runs it: real DVC, a real adapter, a real Prefect server, MLflow on SQLite."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptory.gate import Evidence
+from adaptory.registry import history
+from adaptory.storage import open_store
+from tests.pipeline.conftest import BIN, run
+from tests.support import checkout, rows, write_recipe, write_tsv
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which `adaptory retrain tiny` ran once, from nothing, on the ephemeral server."""
+    folder = checkout(tmp_path_factory.mktemp("line") / "checkout")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "ADAPTORY_"))}
+    done = subprocess.run([str(BIN / "adaptory"), "retrain", "tiny"], cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / ".adaptory" / "first.txt").write_text(done.stdout)
+    (folder / ".adaptory" / "first-progress.txt").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture
+def copy(line: Path, tmp_path: Path) -> Iterator[Path]:
+    """The line's checkout, to break."""
+    yield shutil.copytree(line, tmp_path / "copy", symlinks=True)
+
+
+def evidence(folder: Path) -> Evidence:
+    last = json.loads((folder / ".adaptory" / "runs" / "tiny" / "last.json").read_text())
+    return Evidence.model_validate_json((Path(last["folder"]) / "evidence.json").read_bytes())
+
+
+def test_the_panel_says_what_happened_and_where_to_look(line: Path) -> None:
+    panel = (line / ".adaptory" / "first.txt").read_text()
+    for part in ("PASS  tiny: every criterion holds", "candidate", "majority class", "macro F1", "tiny v1 (MLflow version 1, alias champion)",
+                 "report.html", "adaptory pull tiny@champion", "adaptory ui"):  # fmt: skip
+        assert part in panel, part
+    progress = (line / ".adaptory" / "first-progress.txt").read_text()
+    assert "Traceback" not in progress
+    assert "Warning" not in progress
+    assert len(progress.splitlines()) < 30, progress
+
+
+def test_a_second_retrain_has_nothing_to_do_and_starts_no_server(copy: Path) -> None:
+    # An address where nobody answers: whoever asked a server would fail.
+    done = run(copy, "retrain", "tiny", PREFECT_API_URL="http://127.0.0.1:9/api", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert "tiny: nothing new since v1" in done.stdout
+
+
+def test_the_checkout_is_left_as_git_knows_it(line: Path) -> None:
+    told = subprocess.run(["git", "status", "--porcelain"], cwd=line, capture_output=True, text=True, check=True).stdout
+    assert sorted(told.split()) == ["??", "??", "dvc.lock", "recipes.lock"], told
+
+
+def test_every_row_is_accounted_for(line: Path) -> None:
+    card = json.loads((line / "data" / "tiny" / "splits" / "dataset.json").read_text())
+    placed = sum(sum(counts.values()) for counts in card["counts"].values())
+    assert placed + sum(card["quarantined"].values()) == card["rows_in"] == 400
+
+
+def test_scores_are_kept_for_every_model_and_test_row(line: Path) -> None:
+    import polars
+
+    found = polars.read_parquet(next((line / ".adaptory" / "runs" / "tiny").glob("*/scores.parquet")))
+    counts = dict(found.group_by("model").len().iter_rows())
+    assert counts == {"candidate": evidence(line).rows, "majority": evidence(line).rows}
+    assert found["score"].is_finite().all()
+
+
+def test_the_report_is_one_file_without_links_to_the_network(line: Path) -> None:
+    page = next((line / ".adaptory" / "runs" / "tiny").glob("*/report/report.html")).read_text()
+    assert "<h1>tiny: PASS</h1>" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_mlflow_shows_parameters_curves_datasets_version_and_alias(line: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{line}/.adaptory/mlflow/mlflow.db")
+    version = client.get_model_version_by_alias("tiny", "champion")
+    found = client.get_run(version.run_id)
+    record = history(open_store(str(line / ".adaptory" / "store")), "tiny")[0]
+    assert found.info.status == "FINISHED"
+    assert found.data.params["training.rank"] == "4"
+    assert found.data.metrics["test/macro_f1"] == pytest.approx(evidence(line).of("candidate")[0].metrics["macro_f1"].value)
+    assert len(client.get_metric_history(version.run_id, "validation_macro_f1")) == 6
+    assert {entry.dataset.name for entry in found.inputs.dataset_inputs} == {"tiny-train", "tiny-validation", "tiny-test"}
+    for name in ("candidate", "release", "evidence", "data", "base", "recipe", "key", "git_commit", "flow_run"):
+        assert version.tags[f"adaptory.{name}"] == getattr(record, name), name
+    assert found.data.tags["dvc.split.tiny"].startswith("md5:")
+    names = {item.path for item in client.list_artifacts(version.run_id, "report")}
+    assert {"report/report.html", "report/confusion.png", "report/learning.png"} <= names
+
+
+def test_mlflow_can_load_the_version_and_answers_as_predict_does(line: Path, tmp_path: Path) -> None:
+    script = """
+import mlflow, pandas
+model = mlflow.pyfunc.load_model("models:/tiny@champion")
+assert model.metadata.signature.inputs.input_names() == ["text"]
+assert model.input_example["text"].str.len().min() > 0
+print(model.predict(pandas.DataFrame({"text": ["a lovely film"]}))["positive"][0])
+"""
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{line}/.adaptory/mlflow/mlflow.db",
+                   "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}  # fmt: skip
+    theirs = subprocess.run([str(BIN / "python"), "-c", script], cwd=line, capture_output=True, text=True, env=environment)
+    assert theirs.returncode == 0, theirs.stderr
+    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
+    ours = json.loads(run(line, "predict", str(tmp_path / "model"), "a lovely film", "--json").stdout)
+    assert float(theirs.stdout.split()[-1]) == pytest.approx(ours["chances"]["positive"], abs=1e-5)
+
+
+def test_a_pulled_release_gives_the_scores_that_were_measured(line: Path, tmp_path: Path) -> None:
+    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
+    example = json.loads((tmp_path / "model" / "current" / "example.json").read_text())
+    lines = run(line, "predict", str(tmp_path / "model"), *[row["text"] for row in example], "--json").stdout.splitlines()
+    for told, expected in zip(map(json.loads, lines), example, strict=True):
+        assert told["chances"] == pytest.approx(expected["chances"], abs=1e-5)
+
+
+def test_an_adapter_is_not_loaded_on_another_base_of_the_same_shape(line: Path, tmp_path: Path) -> None:
+    from tests.support import tiny_base
+
+    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
+    cache = tmp_path / "cache" / "bases"
+    facts = json.loads((tmp_path / "model" / "current" / "model.json").read_text())
+    tiny_base(cache / facts["base"]["digest"].removeprefix("sha256:"), seed=1)
+    done = run(line, "predict", str(tmp_path / "model"), "text", code=2, ADAPTORY_CACHE=str(tmp_path / "cache"))
+    assert "was trained on sha256:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_new_rows_make_a_new_candidate_that_must_beat_the_champion(copy: Path, prefect_api: str) -> None:
+    write_tsv(copy / "incoming" / "rows.tsv", rows(400) + [(f"9{i}_0", r, t + " indeed") for i, (_, r, t) in enumerate(rows(60, seed=5))])
+    done = run(copy, "retrain", "tiny", PREFECT_API_URL=prefect_api)
+    found = evidence(copy)
+    assert found.champion_version == 1
+    assert found.difference("champion", "macro_f1") is not None
+    assert "champion v1" in done.stdout
+    records = history(open_store(str(copy / ".adaptory" / "store")), "tiny")
+    outcome = json.loads((copy / ".adaptory" / "runs" / "tiny" / "last.json").read_text())["outcome"]
+    assert len(records) == (2 if outcome == "PASS" else 1)
+    again = run(copy, "retrain", "tiny", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert f"judged {outcome}" in again.stdout
+
+
+def test_a_changed_gate_judges_again_without_training_and_a_tie_keeps_the_champion(copy: Path, prefect_api: str) -> None:
+    criterion = {"kind": "beats_champion", "metric": "macro_f1", "direction": "higher", "margin": 0.0}
+    write_recipe(copy, **{"gate.criteria": [criterion]})
+    done = run(copy, "retrain", "tiny", PREFECT_API_URL=prefect_api)
+    assert "step" not in done.stderr, "the candidate was trained before"
+    assert "FAIL  tiny: gain over v1 +0.000 [+0.000, +0.000] is not above 0" in done.stdout
+    assert len(history(open_store(str(copy / ".adaptory" / "store")), "tiny")) == 1
+
+
+def test_mlflow_is_rebuilt_from_the_ledger(copy: Path) -> None:
+    from mlflow import MlflowClient
+
+    shutil.rmtree(copy / ".adaptory" / "mlflow")
+    told = run(copy, "reconcile", "tiny").stdout
+    assert "created version 1 for v1" in told
+    client = MlflowClient(f"sqlite:///{copy}/.adaptory/mlflow/mlflow.db")
+    assert str(client.get_model_version_by_alias("tiny", "champion").version) == "1"
+    assert "nothing to change" in run(copy, "reconcile", "tiny").stdout
+
+
+def test_an_alias_that_was_moved_by_hand_is_put_back(copy: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{copy}/.adaptory/mlflow/mlflow.db")
+    version = client.get_model_version_by_alias("tiny", "champion")
+    other = client.create_model_version("tiny", version.source)
+    client.set_registered_model_alias("tiny", "champion", other.version)
+    assert "alias champion now names version 1" in run(copy, "reconcile", "tiny").stdout
+
+
+def test_ctrl_c_leaves_nothing_promoted_and_the_same_command_finishes(tmp_path: Path, prefect_api: str) -> None:
+    folder = checkout(tmp_path / "checkout", **{"training.epochs": 40})
+    environment = {**os.environ, "PREFECT_API_URL": prefect_api}
+    process = subprocess.Popen(
+        [str(BIN / "adaptory"), "retrain", "tiny"], cwd=folder, env=environment, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for said in process.stderr:
+        if "step" in said:
+            break
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: every process of the terminal gets it
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    assert not (folder / ".adaptory" / "store" / "ledger").exists()
+    _none_left(process.pid)
+    write_recipe(folder)
+    assert "PASS" in run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api).stdout
+
+
+def _none_left(group: int) -> None:
+    for _ in range(50):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    raise AssertionError("a process of the interrupted run is still there")

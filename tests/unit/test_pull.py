@@ -1,0 +1,155 @@
+"""S11: a puller activates only promoted bytes, all or none, and never goes from serving to nothing. S12, F20, F27, F43, F44."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adaptory import fingerprint, release
+from adaptory.errors import IntegrityError, ReleaseError
+from adaptory.registry import append, history
+from adaptory.release import manifest
+from adaptory.release.build import store_release
+from adaptory.storage import ObjectStore, open_store
+from tests.unit.test_ledger import record
+
+
+def promote(store: ObjectStore, scratch: Path, text: str) -> Path:
+    """Puts a release into the store and makes it champion; returns its folder there."""
+    folder = scratch / "made"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(text.encode() * 1000)
+    (folder / "model.json").write_text(json.dumps({"said": text}))
+    made = manifest.of_folder("tiny", folder)
+    (folder / "manifest.json").write_text(made.model_dump_json())
+    digest = store_release(store, "tiny", folder)
+    records = history(store, "tiny")
+    assert append(store, record(len(records) + 1, records[-1] if records else None, release=digest, candidate=text))
+    return Path(store.url) / "releases" / "tiny" / fingerprint.hex_of(digest)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path / "store"))
+
+
+def said(target: Path) -> str:
+    text: str = json.loads((target / "current" / "model.json").read_text())["said"]
+    return text
+
+
+def test_a_pull_brings_the_champion_and_another_pull_moves_nothing(store: ObjectStore, tmp_path: Path) -> None:
+    promote(store, tmp_path, "one")
+    first = release.pull(store, "tiny@champion", tmp_path / "model")
+    assert said(tmp_path / "model") == "one"
+    assert first.bytes_moved > 3000
+    assert release.pull(store, "tiny@champion", tmp_path / "model").bytes_moved == 0
+
+
+def test_a_new_champion_is_switched_to_and_the_old_one_is_kept(store: ObjectStore, tmp_path: Path) -> None:
+    promote(store, tmp_path, "one")
+    release.pull(store, "tiny", tmp_path / "model")
+    promote(store, tmp_path, "two")
+    assert release.pull(store, "tiny", tmp_path / "model").version == 2
+    assert said(tmp_path / "model") == "two"
+    assert release.pull(store, "tiny@v1", tmp_path / "model").bytes_moved == 0
+    assert said(tmp_path / "model") == "one"
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "manifest", "remove manifest"])
+def test_bytes_that_were_not_promoted_are_refused_and_what_was_served_stays(
+    store: ObjectStore, tmp_path: Path, harm: str
+) -> None:
+    promote(store, tmp_path, "one")
+    release.pull(store, "tiny", tmp_path / "model")
+    stored = promote(store, tmp_path, "two")
+    weights, listed = stored / "adapter_model.safetensors", stored / "manifest.json"
+    if harm == "flip":
+        weights.write_bytes(b"X" + weights.read_bytes()[1:])
+    elif harm == "truncate":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    elif harm == "remove":
+        weights.unlink()
+    elif harm == "manifest":
+        listed.write_text(listed.read_text().replace("sha256:", "sha256:0", 1))
+    else:
+        listed.unlink()
+    with pytest.raises((IntegrityError, ReleaseError)):
+        release.pull(store, "tiny", tmp_path / "model")
+    assert said(tmp_path / "model") == "one"
+    assert sorted(path.name for path in (tmp_path / "model").iterdir() if path.name != "current") == [
+        fingerprint.hex_of(history(store, "tiny")[0].release)
+    ], "nothing half-pulled is left behind"
+
+
+def test_a_pulled_release_that_was_altered_is_fetched_again(store: ObjectStore, tmp_path: Path) -> None:
+    promote(store, tmp_path, "one")
+    release.pull(store, "tiny", tmp_path / "model")
+    (tmp_path / "model" / "current" / "model.json").write_text('{"said": "evil"}')
+    assert release.pull(store, "tiny", tmp_path / "model").bytes_moved > 0
+    assert said(tmp_path / "model") == "one"
+
+
+@pytest.mark.parametrize("name", ["evil.py", "adapter_model.bin", "../escaped", "/tmp/escaped", "MLmodel", "a/b"])
+def test_a_manifest_may_not_name_anything_but_known_files(store: ObjectStore, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    evil = {"schema_version": "manifest/v1", "model": "tiny", "files": {name: {"sha256": "sha256:" + "0" * 64, "size": 1}}}
+    (folder / "manifest.json").write_text(json.dumps(evil))
+    digest = fingerprint.of_file(folder / "manifest.json")
+    store.upload(folder / "manifest.json", f"releases/tiny/{fingerprint.hex_of(digest)}/manifest.json")
+    assert append(store, record(1, None, release=digest))
+    with pytest.raises(IntegrityError, match="may not hold"):
+        release.pull(store, "tiny", tmp_path / "model")
+
+
+def test_a_pickle_in_the_store_is_neither_fetched_nor_opened(store: ObjectStore, tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return open, (str(tmp_path / "exploded"), "w")  # type: ignore[return-value]
+
+    stored = promote(store, tmp_path, "one")
+    (stored / "adapter_model.bin").write_bytes(pickle.dumps(Bomb()))
+    release.pull(store, "tiny", tmp_path / "model")
+    assert not (tmp_path / "exploded").exists()
+    assert not (tmp_path / "model" / "current" / "adapter_model.bin").exists()
+
+
+@pytest.mark.parametrize("name", ["../tiny", "tiny@latest", "tiny@", "Tiny", "tiny\n", "tiny@v", "", "a/b", "$(id)"])
+def test_a_name_that_is_not_a_models_is_refused(store: ObjectStore, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ReleaseError, match="is not a model"):
+        release.pull(store, name, tmp_path / "model")
+
+
+def test_a_model_that_is_not_there_is_told_with_those_that_are(store: ObjectStore, tmp_path: Path) -> None:
+    promote(store, tmp_path, "one")
+    with pytest.raises(ReleaseError, match="models there: tiny"):
+        release.pull(store, "sentiment", tmp_path / "model")
+    with pytest.raises(ReleaseError, match="no tiny@v2"):
+        release.pull(store, "tiny@v2", tmp_path / "model")
+
+
+def test_a_folder_named_current_is_not_overwritten(store: ObjectStore, tmp_path: Path) -> None:
+    promote(store, tmp_path, "one")
+    (tmp_path / "model" / "current").mkdir(parents=True)
+    (tmp_path / "model" / "current" / "mine").write_text("keep")
+    with pytest.raises(ReleaseError, match="not a link that pull made"):
+        release.pull(store, "tiny", tmp_path / "model")
+    assert (tmp_path / "model" / "current" / "mine").read_text() == "keep"
+
+
+def test_half_a_release_in_the_store_is_no_release(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote(store, tmp_path, "one")
+    uploads: list[str] = []
+    whole = store.upload
+
+    def upload(path: Path, key: str) -> None:
+        uploads.append(key)
+        whole(path, key)
+
+    monkeypatch.setattr(store, "upload", upload)
+    promote(store, tmp_path, "two")
+    assert uploads[-1].endswith("manifest.json"), "the manifest is the commit, so it goes last"

@@ -1,0 +1,151 @@
+"""Objects are whole or absent, `create` has one winner, and an archive cannot reach outside its folder."""
+
+import io
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from adaptory import storage
+from adaptory.errors import AlreadyExists, DataError, NotFound, RecipeError, UserError
+from adaptory.storage import ObjectStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return storage.open_store(str(tmp_path / "store"))
+
+
+def test_what_was_put_can_be_got_listed_and_downloaded(store: ObjectStore, tmp_path: Path) -> None:
+    store.put("a/b", b"1")
+    store.put("a/b", b"2")
+    (tmp_path / "file").write_bytes(b"3")
+    store.upload(tmp_path / "file", "a/c")
+    store.download("a/c", tmp_path / "again")
+    assert store.get("a/b") == b"2"
+    assert (tmp_path / "again").read_bytes() == b"3"
+    assert store.keys("a/") == ["a/b", "a/c"]
+    assert store.keys("nothing/") == []
+
+
+def test_what_is_not_there_is_not_found(store: ObjectStore) -> None:
+    with pytest.raises(NotFound):
+        store.get("a")
+
+
+def test_create_refuses_to_replace(store: ObjectStore) -> None:
+    store.create("a", b"first")
+    with pytest.raises(AlreadyExists):
+        store.create("a", b"second")
+    assert store.get("a") == b"first"
+
+
+def test_of_many_creators_exactly_one_wins(store: ObjectStore) -> None:
+    won: list[int] = []
+    start = threading.Barrier(16)
+
+    def run(number: int) -> None:
+        start.wait()
+        try:
+            store.create("prize", str(number).encode())
+            won.append(number)
+        except AlreadyExists:
+            pass
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.get("prize") == str(won[0]).encode()
+    assert store.keys("") == ["prize"], "no temporary file is left or listed"
+
+
+def test_a_key_cannot_leave_the_store(store: ObjectStore) -> None:
+    with pytest.raises(UserError, match="leaves the store"):
+        store.put("../outside", b"")
+
+
+def test_an_address_that_is_no_store_is_refused() -> None:
+    with pytest.raises(UserError, match="only a folder or s3://"):
+        storage.open_store("gs://bucket")
+
+
+def tar(path: Path, **members: bytes) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name.replace("__", "/"))
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_a_file_in_a_nested_archive_is_found(tmp_path: Path) -> None:
+    inner = tar(tmp_path / "inner.tar.gz", data__rows=b"rows").read_bytes()
+    with zipfile.ZipFile(tmp_path / "outer.whl", "w") as outer:
+        outer.writestr("package/inner.tar.gz", inner)
+    files = storage.extract(tmp_path / "outer.whl", ("package/inner.tar.gz", "data/rows"), tmp_path / "out")
+    assert [file.read_bytes() for file in files] == [b"rows"]
+
+
+def test_a_folder_is_taken_with_its_structure(tmp_path: Path) -> None:
+    archive = tar(tmp_path / "a.tar.gz", top__model__config=b"1", top__model__deep__vocab=b"2", top__other=b"3")
+    files = storage.extract(archive, ("top/model",), tmp_path / "out")
+    assert sorted(file.relative_to(tmp_path / "out").as_posix() for file in files) == ["config", "deep/vocab"]
+
+
+def test_a_member_that_is_not_there_is_told_with_what_is(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no 'b'; it holds 1 files: a"):
+        storage.extract(tar(tmp_path / "a.tar.gz", a=b""), ("b",), tmp_path / "out")
+
+
+def test_a_name_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
+    archive = tar(tmp_path / "a.tar.gz", **{"top/../../escaped": b"x"})
+    with pytest.raises(DataError, match="leaves its folder"):
+        storage.extract(archive, ("top",), tmp_path / "deep" / "out")
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_links_are_not_followed_and_not_made(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        link = tarfile.TarInfo("top/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    with pytest.raises(DataError, match="has no"):
+        storage.extract(tmp_path / "a.tar", ("top",), tmp_path / "out")
+
+
+def test_a_bomb_is_stopped_at_the_limit(tmp_path: Path) -> None:
+    archive = tar(tmp_path / "a.tar.gz", big=b"\0" * 5_000_000)
+    assert archive.stat().st_size < 10_000
+    with pytest.raises(DataError, match="grows beyond 1000000 bytes"):
+        storage.extract(archive, ("big",), tmp_path / "out", limit=1_000_000)
+
+
+def test_something_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"text")
+    with pytest.raises(DataError, match="neither a zip nor a tar"):
+        storage.extract(tmp_path / "a", ("b",), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("pypi:a-b==1.0!x/y.tar.gz!z", storage.PyPI("a-b", "1.0", ("x/y.tar.gz", "z"))),
+        ("s3://bucket/some/prefix/", storage.S3("bucket", "some/prefix")),
+        ("org/name@main", storage.Hub("org/name", "main")),
+        ("./data/x", storage.Local(Path("/root/data/x"))),
+        ("/abs", storage.Local(Path("/abs"))),
+    ],
+)
+def test_each_kind_of_reference_is_understood(text: str, place: storage.Reference) -> None:
+    assert storage.parse(text, Path("/root")) == place
+
+
+@pytest.mark.parametrize("text", ["name", "org/name", "pypi:a!x", "pypi:a==1", "http://host/x", "pypi:a==1; rm!x", ""])
+def test_anything_else_is_refused_with_the_grammar(text: str) -> None:
+    with pytest.raises(RecipeError, match="is not a reference; write pypi:"):
+        storage.parse(text, Path("/root"))
