@@ -25,8 +25,9 @@ def evaluate(run: Run, candidate: Candidate) -> Evidence:
     create_table_artifact(
         key=key(run.recipe.name, "scores"),
         table=[
-            {"model": report.title(m, evidence), **{report.METRICS[k]: report.interval(v) for k, v in m.metrics.items()}}
-            for m in report.ordered(evidence)
+            {"model": report.title(model, evidence).strip("*")}
+            | {report.METRICS[metric]: report.interval(found) for metric, found in model.metrics.items()}
+            for model in report.ordered(evidence)
         ],
         description=f"{evidence.rows:,} test rows, {evidence.confidence:.0%} intervals.",
     )

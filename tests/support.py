@@ -89,7 +89,8 @@ def checkout(folder: Path, *, count: int = 400, base: bool = True, **changes: An
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copyfile(ROOT / name, folder / name)
     (folder / ".dvc").mkdir()
-    shutil.copyfile(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+    for name in ("config", ".gitignore"):
+        shutil.copyfile(ROOT / ".dvc" / name, folder / ".dvc" / name)
     write_recipe(folder, **changes)
     write_tsv(folder / "incoming" / "rows.tsv", rows(count))
     if base:

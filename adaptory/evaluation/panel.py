@@ -39,7 +39,7 @@ def _table(evidence: Evidence) -> Table:
     for model in report.ordered(evidence):
         style = "bold" if model.kind == "candidate" else None
         cells = [report.interval(model.metrics[metric]) for metric in metrics]
-        table.add_row(report.title(model, evidence), *cells, style=style)
+        table.add_row(report.title(model, evidence).strip("*"), *cells, style=style)
     table.caption = f"in brackets: {evidence.confidence:.0%} bootstrap intervals"
     table.caption_justify = "left"
     return table

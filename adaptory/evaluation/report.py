@@ -64,6 +64,8 @@ def title(model: ModelScores, evidence: Evidence) -> str:
     """How a person calls this model."""
     if model.kind == "champion":
         return f"champion v{evidence.champion_version}"
+    if model.kind == "candidate":
+        return "**candidate**"
     return NAMES.get(model.name, model.name)
 
 
@@ -105,16 +107,16 @@ def _lineage(run: Run, candidate: Candidate, evidence: Evidence) -> str:
     counts = ", ".join(f"{run.dataset.rows(s):,} {s}" for s in ("train", "validation", "test"))
     quarantined = sum(run.dataset.card.quarantined.values())
     rows = {
-        "data": f"`{fingerprint.short(evidence.data)}` {run.dataset.card.rows_in:,} rows in: {counts}, "
+        "data": f"`{fingerprint.short(evidence.data)}` | {run.dataset.card.rows_in:,} rows in: {counts}, "
         f"{quarantined:,} quarantined",
-        "base": f"`{fingerprint.short(evidence.base)}` {candidate.base_reference}",
-        "recipe": f"`{fingerprint.short(evidence.recipe_digest)}`",
-        "adapter": f"`{fingerprint.short(evidence.candidate)}` {candidate.trainable_parameters:,} of "
+        "base": f"`{fingerprint.short(evidence.base)}` | {candidate.base_reference}",
+        "recipe": f"`{fingerprint.short(evidence.recipe_digest)}` | params.yaml, defaults included",
+        "adapter": f"`{fingerprint.short(evidence.candidate)}` | {candidate.trainable_parameters:,} of "
         f"{candidate.total_parameters:,} parameters, {candidate.done_steps:,} steps in {candidate.seconds:.0f} s",
-        "scores": f"`{fingerprint.short(evidence.scores)}`",
-        "evidence": f"`{fingerprint.short(evidence.digest)}`",
+        "scores": f"`{fingerprint.short(evidence.scores)}` | every model's answer to every test row",
+        "evidence": f"`{fingerprint.short(evidence.digest)}` | all the numbers above",
     }
-    head = ["| what | digest (first 12 digits of SHA-256) |", "|---|---|"]
+    head = ["| what | SHA-256 begins | |", "|---|---|---|"]
     return "\n".join([*head, *(f"| {what} | {digest} |" for what, digest in rows.items())])
 
 
@@ -128,9 +130,9 @@ body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; } tbody tr:first-child td { font-weight: 600; }
+th { color: var(--soft); font-weight: 600; } th:first-child { text-align: left; }
 img { max-width: 48%; vertical-align: top; background: #fff; border-radius: 4px; } p:has(> img) { display: inline; }
-code { font-size: .9em; } ul { padding-left: 1.2rem; }
+code { font-size: .9em; } ul { padding-left: 0; list-style: none; }
 @media (max-width: 46rem) { img { max-width: 100%; } table { display: block; overflow-x: auto; } }
 """
 

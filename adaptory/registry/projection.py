@@ -72,7 +72,12 @@ def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, recor
     mlflow.finalize_logged_model(logged.model_id, "READY")
     card = (folder / "README.md").read_text(encoding="utf-8")
     made = mlflow.create_model_version(
-        record.model, source=logged.artifact_location, run_id=run_id, tags=_tags(record), description=card, model_id=logged.model_id
+        record.model,
+        source=logged.artifact_location,
+        run_id=run_id,
+        tags=_tags(record),
+        description=card,
+        model_id=logged.model_id,
     )
     return str(made.version)
 

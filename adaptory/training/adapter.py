@@ -19,6 +19,13 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _LAYER = re.compile(r"\blayers?\.(\d+)\.")
 
 
+def device() -> Any:
+    """Where models run on this machine."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer that lies with a base or an adapter."""
     from transformers import AutoTokenizer
@@ -117,7 +124,7 @@ def load(folder: Path, base: Path, base_digest: str, classes: Sequence[str], *, 
         raise ReleaseError(f"{folder} has no {WEIGHTS}; other formats are not loaded")
     with _peft_asks_for_a_deprecated_property():
         model = PeftModel.from_pretrained(load_classifier(base, classes, seed=0), str(folder), is_trainable=False)
-    return (model.merge_and_unload() if merge else model).eval()
+    return (model.merge_and_unload() if merge else model).eval().to(device())
 
 
 def digest_of_weights(model: Any) -> str:

@@ -63,7 +63,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None]) -> Candidate:
     base = workspace.data(recipe.name) / "base"
     tokenizer = adapter.load_tokenizer(base)
     model = adapter.add_adapter(adapter.load_classifier(base, recipe.data.label.classes, recipe.training.seed), recipe.training)
-    model.to(_device())
+    model.to(adapter.device())
     start = adapter.digest_of_weights(model)
     rows = {split: _rows(workspace, recipe, split, tokenizer) for split in ("train", "validation")}
     pad = tokenizer.pad_token_id
@@ -154,13 +154,8 @@ def _check_round_trip(
 
     before = scoring.logits(model, encoded, pad)
     again = adapter.load(folder, base, base_digest, recipe.data.label.classes)
-    after = scoring.logits(again.to(_device()), encoded, pad)
+    after = scoring.logits(again, encoded, pad)
     if not np.array_equal(before, after):
         worst = float(np.abs(before - after).max())
         raise StageError(f"the saved adapter answers otherwise than the trained one (largest difference {worst:.3g})")
 
-
-def _device() -> Any:
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

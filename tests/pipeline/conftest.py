@@ -25,9 +25,8 @@ def free_port() -> int:
 
 def run(folder: Path, *words: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `adaptory <words>` in a checkout as its user would, and checks the exit code."""
-    done = subprocess.run(
-        [str(BIN / "adaptory"), *words], cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
+    command = [str(BIN / "adaptory"), *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert done.returncode == code, f"adaptory {' '.join(words)}: code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

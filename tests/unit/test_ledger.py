@@ -98,7 +98,8 @@ def _promote(url: str, name: str, rounds: int, won: Any) -> None:
 def test_eight_processes_at_once_make_one_chain_and_lose_no_record(store: ObjectStore) -> None:
     with multiprocessing.get_context("fork").Manager() as manager:
         won = manager.list()
-        crowd = [multiprocessing.get_context("fork").Process(target=_promote, args=(store.url, f"p{n}", 10, won)) for n in range(8)]
+        spawn = multiprocessing.get_context("fork").Process
+        crowd = [spawn(target=_promote, args=(store.url, f"p{n}", 10, won)) for n in range(8)]
         for process in crowd:
             process.start()
         for process in crowd:
