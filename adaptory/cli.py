@@ -19,7 +19,7 @@ examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 a fault the user can mend, 130 interrupted."""
-    words = _parser().parse_args(arguments)
+    words = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         code: int = words.command(words)
         return code
@@ -27,6 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
         from adaptory.stage import tell
 
         return tell(error)
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").split(".")[0] == "adaptory":
+            raise
+        extra = "predict" if words.command is _predict else "train"
+        print(f"error: this command needs {missing.name}; run: pip install 'adaptory[{extra}]'", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; nothing was promoted by this command, run it again to go on", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -35,7 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser, verbs = _parser()
+    if arguments and arguments[0] in verbs:
+        # Lets options stand anywhere: `predict ./model --json "text"`.
+        return verbs[arguments[0]].parse_intermixed_args(arguments[1:])
+    return parser.parse_args(arguments)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     parser = argparse.ArgumentParser(
         prog="adaptory",
         description="Retrains a model on new data and promotes it only when it has proved to be better.",
@@ -73,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     one = verb("stage", _stage, "run one stage on the output of the one before (what flows and dvc call)")
     one.add_argument("stage", choices=["fetch", "validate", "split", "base", "train", "evaluate"])
     one.add_argument("recipe")
-    return parser
+    return parser, verbs.choices
 
 
 def _retrain(words: argparse.Namespace) -> int:
@@ -163,30 +177,10 @@ def _ui(words: argparse.Namespace) -> int:
 
 
 def _stage(words: argparse.Namespace) -> int:
-    from adaptory import bases, data, recipe, run, workspace
-    from adaptory.stage import emit
-    from adaptory.storage import open_store
+    from adaptory import stage
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    place = workspace.find()
-    place.activate()
-    if words.stage in ("train", "evaluate"):
-        now = run.current(place, words.recipe)
-        if words.stage == "train":
-            from adaptory.training import train
-
-            train(now, emit)
-        else:
-            from adaptory.evaluation import evaluate
-            from adaptory.training.candidate import finished
-
-            evaluate(now, open_store(place.store), finished(now), emit)
-        return 0
-    made = recipe.load(place.recipes_file, words.recipe)
-    if words.stage == "base":
-        bases.place(place, made)
-    else:
-        {"fetch": data.fetch, "validate": data.validate, "split": data.split}[words.stage](place, made)
+    stage.perform(words.stage, words.recipe)
     return 0
 
 

@@ -35,6 +35,10 @@ class StageError(UserError):
     """A stage ended before it was done."""
 
 
+class ServerError(UserError):
+    """A configured server does not answer."""
+
+
 class BusyError(UserError):
     """Another run of the same recipe is under way."""
 

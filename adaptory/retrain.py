@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
-from adaptory import data, recipe, run, workspace
+from adaptory import data, reach, recipe, run, workspace
 from adaptory.errors import BusyError, DataError, StageError
 from adaptory.registry import read_judged
 from adaptory.run import Outcome
@@ -62,6 +62,8 @@ def show_last(name: str) -> int:
 
 def _run_flow(place: Workspace, name: str) -> Outcome:
     """Runs the flow and returns its outcome. On Ctrl-C the flow ends first, then this process."""
+    reach.check_prefect(place)
+    reach.check_tracking(place)
     where = place.environment().get("PREFECT_API_URL")
     print(f"retrain {name}: {f'Prefect at {where}' if where else 'starting an ephemeral Prefect server'}", file=sys.stderr)
     environment = place.environment()

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,44 @@ def raise_what_it_said(place: Path) -> None:
 def emit(event: dict[str, Any]) -> None:
     """Prints an event for the parent."""
     print(json.dumps(event), flush=True)
+
+
+def perform(stage: str, recipe: str) -> None:
+    """Does one stage here and now, on the output of the one before; notes in `stages.jsonl` what it took."""
+    from adaptory import workspace
+
+    began = time.monotonic()
+    place = workspace.find()
+    place.activate()
+    if stage in ("train", "evaluate"):
+        _perform_on_run(place, stage, recipe)
+    else:
+        _perform_on_data(place, stage, recipe)
+    with (place.home / "stages.jsonl").open("a", encoding="utf-8") as notes:
+        taken = {"stage": stage, "recipe": recipe, "seconds": round(time.monotonic() - began, 2)}
+        notes.write(json.dumps(taken) + "\n")
+
+
+def _perform_on_run(place: Workspace, stage: str, recipe: str) -> None:
+    from adaptory import run
+    from adaptory.storage import open_store
+    from adaptory.training.candidate import finished, train
+
+    now = run.current(place, recipe)
+    if stage == "train":
+        train(now, emit)
+    else:
+        from adaptory.evaluation import evaluate
+
+        evaluate(now, open_store(place.store), finished(now), emit)
+
+
+def _perform_on_data(place: Workspace, stage: str, name: str) -> None:
+    from adaptory import bases, data
+    from adaptory.recipe import load
+
+    stages = {"fetch": data.fetch, "validate": data.validate, "split": data.split, "base": bases.place}
+    stages[stage](place, load(place.recipes_file, name))
 
 
 def run_stage(workspace: Workspace, words: list[str], on_event: Callable[[dict[str, Any]], None]) -> None:

@@ -3,14 +3,12 @@
 import logging
 from typing import Any
 
-from prefect.logging.handlers import PrefectConsoleHandler
-
 from adaptory.errors import UserError
 from adaptory.stage import emit, tell
 
 
 class _UserFaultsAreToldOnce(logging.Filter):
-    """Keeps Prefect's own telling of a user's fault (with traceback) off the terminal; its server still gets it."""
+    """Drops Prefect's own telling of a user's fault, with its traceback: the run's state holds the message."""
 
     _NAMES = tuple(kind.__name__ + "(" for kind in (UserError, *UserError.__subclasses__()))
 
@@ -22,10 +20,8 @@ class _UserFaultsAreToldOnce(logging.Filter):
 
 def run_as_script(flow: Any, *arguments: str) -> int:
     """Runs the flow and prints its outcome as the last line; returns the exit code."""
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, PrefectConsoleHandler):
-                handler.addFilter(_UserFaultsAreToldOnce())
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_UserFaultsAreToldOnce())
     try:
         outcome = flow(*arguments)
     except UserError as error:

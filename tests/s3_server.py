@@ -39,7 +39,8 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
     master, volume, filer, s3 = _ports(4)
     identity = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
     actions = ["Admin", "Read", "List", "Tagging", "Write"]
-    (folder / "s3.json").write_text(json.dumps({"identities": [{"name": "tester", "credentials": [identity], "actions": actions}]}))
+    tester = {"name": "tester", "credentials": [identity], "actions": actions}
+    (folder / "s3.json").write_text(json.dumps({"identities": [tester]}))
     command = [
         str(Path(sys.executable).parent / "weed"), "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",

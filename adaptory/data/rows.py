@@ -72,7 +72,7 @@ def _row(name: str, source: Source, cells: Cells, data: Data) -> Row:
     for column in (fields.id, fields.text, data.label.column):
         if column not in cells:
             raise _Fault(f"no {column!r}")
-    text = html.unescape(cells[fields.text]) if source.html_entities == "decode" else cells[fields.text]
+    text = _decoded(cells[fields.text]) if source.html_entities == "decode" else cells[fields.text]
     text = unicodedata.normalize("NFC", text).strip()
     if not text:
         raise _Fault("empty text")
@@ -85,6 +85,13 @@ def _row(name: str, source: Source, cells: Cells, data: Data) -> Row:
     label, value = _label(cells[data.label.column].strip(), data.label)
     document = f"{name}:{group[0] if group else identity}"
     return Row(f"{name}:{identity}", name, document, text, label, value)
+
+
+def _decoded(text: str) -> str:
+    """Without HTML entities, also where a publisher encoded them twice (`&amp;amp;`)."""
+    while (once := html.unescape(text)) != text:
+        text = once
+    return text
 
 
 def _label(cell: str, label: Label) -> tuple[str, float | None]:

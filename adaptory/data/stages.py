@@ -33,9 +33,9 @@ def fetch(workspace: Workspace, recipe: Recipe) -> None:
 
 
 def sources_changed(workspace: Workspace, recipe: Recipe) -> bool:
-    """Whether a local source has other bytes than those fetched (DVC cannot know: it only sees the recipe)."""
+    """Whether the sources hold other bytes than those fetched (DVC cannot know: it only sees the recipe)."""
     fetched = workspace.data(recipe.name) / "raw" / STATE
-    return fetched.is_file() and json.loads(fetched.read_text()) != _state(workspace, recipe)
+    return not fetched.is_file() or json.loads(fetched.read_text()) != _state(workspace, recipe)
 
 
 def _state(workspace: Workspace, recipe: Recipe) -> dict[str, str]:

@@ -48,6 +48,8 @@ def load(folder: Path, root: Path, cache: Path) -> Predictor:
     Raises ReleaseError when there is no release, IntegrityError when a byte is not as promised, and
     BaseModelError when the base cannot be had or is another one.
     """
+    import peft  # noqa: F401 - if it is missing, say so before a base is fetched in vain
+
     from adaptory.training import adapter
 
     folder = folder / "current" if (folder / "current").is_dir() else folder

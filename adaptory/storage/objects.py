@@ -175,4 +175,5 @@ def s3_client() -> Any:
     settings = Config(
         connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 6}, s3={"addressing_style": "path"}
     )
-    return boto3.client("s3", config=settings)
+    # A session of its own: the default one is shared between threads and remembers old credentials.
+    return boto3.session.Session().client("s3", config=settings)

@@ -52,6 +52,8 @@ def test_html_entities_are_decoded_only_where_the_recipe_says_so(tmp_path: Path)
     source = tiny_recipe()["data"]["sources"]["notes"] | {"html_entities": "decode"}
     decoded = read(tmp_path, b"1_1\t1\tyou &amp; me", **{"data.sources": {"notes": source}})[0]
     assert (kept.text, decoded.text) == ("you &amp; me", "you & me")  # type: ignore[union-attr]
+    twice = read(tmp_path, b"1_1\t1\tLord &amp;amp; Taylor", **{"data.sources": {"notes": source}})[0]
+    assert twice.text == "Lord & Taylor"  # type: ignore[union-attr]
 
 
 def test_decomposed_letters_are_composed(tmp_path: Path) -> None:

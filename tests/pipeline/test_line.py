@@ -216,3 +216,31 @@ def _none_left(group: int) -> None:
             return
         time.sleep(0.2)
     raise AssertionError("a process of the interrupted run is still there")
+
+
+def test_training_again_gives_the_same_adapter_byte_for_byte(copy: Path) -> None:
+    folder = next((copy / ".adaptory" / "runs" / "tiny").glob("candidate-*"))
+    before = (folder / "adapter_model.safetensors").read_bytes(), (folder / "adapter_config.json").read_bytes()
+    shutil.rmtree(folder)
+    run(copy, "stage", "train", "tiny", PYTHONHASHSEED="77")
+    assert ((folder / "adapter_model.safetensors").read_bytes(), (folder / "adapter_config.json").read_bytes()) == before
+
+
+def test_a_promotion_cut_off_after_its_ledger_record_is_finished_by_the_same_command(copy: Path, prefect_api: str) -> None:
+    shutil.rmtree(copy / ".adaptory" / "store" / "judged")
+    shutil.rmtree(copy / ".adaptory" / "mlflow")
+    done = run(copy, "retrain", "tiny", PREFECT_API_URL=prefect_api)
+    assert "step" not in done.stderr
+    assert "PASS" in done.stdout
+    assert "tiny v1 (MLflow version 1, alias champion)" in done.stdout
+    assert len(history(open_store(str(copy / ".adaptory" / "store")), "tiny")) == 1
+
+
+def test_a_champion_whose_files_are_gone_is_not_beaten_by_default(copy: Path, prefect_api: str) -> None:
+    shutil.rmtree(copy / ".adaptory" / "store" / "releases")
+    shutil.rmtree(copy / ".adaptory" / "cache" / "releases")
+    write_recipe(copy, **{"training.seed": 1})
+    done = run(copy, "retrain", "tiny", PREFECT_API_URL=prefect_api)
+    assert "CHAMPION_BROKEN" in done.stdout
+    assert "gone from the store" in done.stdout
+    assert len(history(open_store(str(copy / ".adaptory" / "store")), "tiny")) == 1

@@ -157,6 +157,14 @@ def test_a_hub_that_cannot_be_reached_is_told_with_what_to_check(folder: Path) -
     write_recipe(folder)
 
 
+@pytest.mark.parametrize("variable", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI"])
+def test_a_server_that_does_not_answer_is_named_at_once(folder: Path, variable: str) -> None:
+    write_recipe(folder)
+    said = told(folder, "retrain", "tiny", **{variable: "http://127.0.0.1:9"})
+    assert "server answers at http://127.0.0.1:9" in said
+    assert f"correct {variable}" in said
+
+
 def test_outside_a_checkout_the_command_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "adaptory.cli", "retrain", "tiny"], cwd=tmp_path, capture_output=True, text=True, check=False

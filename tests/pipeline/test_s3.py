@@ -1,0 +1,76 @@
+"""The store, a base and the line on a real S3 server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptory import bases
+from adaptory.errors import BaseModelError, UserError
+from adaptory.registry import history
+from adaptory.storage import ObjectStore, open_store
+from adaptory.storage.objects import s3_client
+from tests.pipeline.conftest import run
+from tests.s3_server import s3_server
+from tests.store_contract import StoreContract
+from tests.support import checkout, tiny_base
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(server: dict[str, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The name of an empty bucket."""
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"b{abs(hash(request.node.nodeid)) % 10**12}"
+    s3_client().create_bucket(Bucket=bucket)
+    return bucket
+
+
+class TestS3(StoreContract):
+    @pytest.fixture
+    def store(self, s3: str) -> ObjectStore:
+        return open_store(f"s3://{s3}/some/prefix")
+
+    def test_wrong_keys_are_refused_with_the_stores_address(self, store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        other = open_store(store.url)
+        with pytest.raises(UserError, match="the store refuses get_object") as caught:
+            other.get("a")
+        assert "wrong" not in str(caught.value)
+
+
+def test_a_base_is_brought_from_a_prefix_and_pinned_by_its_digest(s3: str, tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    for path in base.iterdir():
+        s3_client().upload_file(str(path), s3, f"models/tiny/{path.name}")
+    s3_client().put_object(Bucket=s3, Key="models/tiny/pytorch_model.bin", Body=b"a pickle")
+    reference = f"s3://{s3}/models/tiny"
+    digest = bases.fetch(reference, tmp_path / "fetched", tmp_path, tmp_path / "cache")
+    assert digest == bases.digest_of(base)
+    assert not (tmp_path / "fetched" / "pytorch_model.bin").exists()
+    bases.cached(reference, digest, tmp_path, tmp_path / "cache")
+    s3_client().put_object(Bucket=s3, Key="models/tiny/config.json", Body=b"{}")
+    bases.cached(reference, digest, tmp_path, tmp_path / "cache")  # what is cached needs no second look
+    with pytest.raises(BaseModelError, match="was pinned"):
+        bases.cached(reference, digest, tmp_path, tmp_path / "another-cache")
+
+
+def test_the_line_promotes_into_a_bucket_and_another_machine_pulls_from_it(s3: str, tmp_path: Path, prefect_api: str) -> None:
+    folder = checkout(tmp_path / "checkout")
+    store = {"ADAPTORY_STORE": f"s3://{s3}/adaptory"}
+    assert "PASS" in run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api, **store).stdout
+    assert not (folder / ".adaptory" / "store").exists()
+    assert history(open_store(store["ADAPTORY_STORE"]), "tiny")[0].version == 1
+    assert "nothing new since v1" in run(folder, "retrain", "tiny", **store).stdout
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run(elsewhere, "pull", "tiny@champion", "model", "--store", store["ADAPTORY_STORE"])
+    assert "unchanged" in run(elsewhere, "pull", "tiny@champion", "model", "--store", store["ADAPTORY_STORE"]).stdout
