@@ -4,14 +4,12 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from adaptory.evaluation import plots, report
-from adaptory.evaluation.evaluate import SCORES
+from adaptory.evaluation import report
 from adaptory.gate import Evidence, Verdict, judge
 from adaptory.registry import head
 from adaptory.run import Run
 from adaptory.storage import open_store
 from adaptory.training import Candidate
-from adaptory.training.candidate import CURVE
 from tasks.common import key
 
 
@@ -21,10 +19,6 @@ def decide(run: Run, candidate: Candidate, evidence: Evidence) -> Verdict:
     champion = head(open_store(run.workspace.store), run.recipe.name)
     verdict = judge(evidence, run.recipe.gate, champion.candidate if champion else None)
     (run.folder / "verdict.json").write_text(verdict.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    pictures = run.folder / "report"
-    pictures.mkdir(exist_ok=True)
-    plots.confusion(run.folder / SCORES, pictures / "confusion.png")
-    plots.learning_curve(run.candidate_folder / CURVE, pictures / "learning.png")
     text = report.markdown(run, candidate, evidence, verdict)
     page = report.write(run, text)
     without_pictures = "\n".join(line for line in text.splitlines() if not line.startswith("!["))

@@ -1,5 +1,8 @@
 """Evaluate: candidate, champion and baselines on the same rows, in a process of its own."""
 
+from functools import cache
+from typing import Any
+
 from prefect import runtime, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -18,10 +21,17 @@ from tasks.common import key, worth_retrying
 @task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
 def evaluate(run: Run, candidate: Candidate) -> Evidence:
     """Returns the evidence; per-example scores lie beside it."""
-    run_stage(run.workspace, ["evaluate", run.recipe.name], progress.for_terminal())
+    mlflow_run = cache(lambda: tracking.open_run(run, runtime.flow_run.id))
+    display = progress.for_terminal()
+
+    def follow(event: dict[str, Any]) -> None:
+        display(event)
+        mlflow_run()  # opened while the stage works: importing MLflow takes seconds
+
+    run_stage(run.workspace, ["evaluate", run.recipe.name], follow)
     evidence = read(run.folder)
     assert evidence is not None and evidence.candidate == candidate.digest
-    tracking.log_evidence(run.workspace, tracking.open_run(run, runtime.flow_run.id), evidence)
+    tracking.log_evidence(run.workspace, mlflow_run(), evidence)
     create_table_artifact(
         key=key(run.recipe.name, "scores"),
         table=[

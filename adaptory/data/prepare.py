@@ -3,6 +3,7 @@
 DVC's own lock waits three seconds and does not keep two threads apart, hence ours (notes: dvc#10752).
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -28,10 +29,12 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
     workspace.home.mkdir(parents=True, exist_ok=True)
     with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
         names = stage_names(recipe.name)
+        repro = ["repro", *(["--force"] if force else []), *names]
+        push = ["push", "--no-run-cache", *names]
         if not force and sources_changed(workspace, recipe):
-            _dvc(workspace, "repro", "--force", "--single-item", names[0])
-        _dvc(workspace, "repro", *(["--force"] if force else []), *names)
-        _dvc(workspace, "push", "--no-run-cache", *names)
+            _dvc(workspace, ["repro", "--force", "--single-item", names[0]], repro, push)
+        else:
+            _dvc(workspace, repro, push)
         return dataset_version(workspace, recipe.name)
 
 
@@ -39,19 +42,24 @@ def pending(workspace: Workspace, recipe: Recipe) -> bool:
     """Whether anything the data depends on has changed since it was prepared."""
     if sources_changed(workspace, recipe) or not (workspace.root / "dvc.lock").is_file():
         return True
-    return _dvc(workspace, "status", "--quiet", *stage_names(recipe.name), check=False) != 0
+    return _dvc(workspace, ["status", "--quiet", *stage_names(recipe.name)], check=False) != 0
 
 
-def _dvc(workspace: Workspace, *words: str, check: bool = True) -> int:
+# Importing DVC takes most of a second, so commands that follow one another share a process.
+_IN_TURN = "import json, sys; from dvc.cli import main; sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))"
+
+
+def _dvc(workspace: Workspace, *commands: list[str], check: bool = True) -> int:
+    """Runs DVC commands in turn until one fails; returns its exit code, or 0."""
     environment = workspace.environment()
     # The stages call `adaptory`: the one that belongs to this interpreter.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment["DVC_SITE_CACHE_DIR"] = str(workspace.home / "dvc")
     with told_errors(environment) as told:
-        command = [sys.executable, "-m", "dvc", *words]
+        command = [sys.executable, "-c", _IN_TURN, json.dumps(commands)]
         done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
         if done.returncode and check:
             raise_what_it_said(told)
             last = [line for line in done.stderr.splitlines() if line.strip()][-3:]
-            raise StageError(f"dvc {words[0]} failed: {' '.join(last) or done.stdout[-500:]}")
+            raise StageError(f"dvc {' or '.join(words[0] for words in commands)} failed: {' '.join(last) or done.stdout[-500:]}")
     return done.returncode

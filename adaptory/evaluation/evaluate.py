@@ -10,7 +10,7 @@ import numpy as np
 from adaptory import bases, fingerprint
 from adaptory.data import read_split
 from adaptory.errors import UserError
-from adaptory.evaluation import baselines, metrics, scores
+from adaptory.evaluation import baselines, metrics, plots, scores
 from adaptory.evaluation.scores import Answers, Truth
 from adaptory.gate import Evidence
 from adaptory.recipe import Recipe
@@ -19,6 +19,7 @@ from adaptory.release import fetch_release
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
 from adaptory.training import Candidate
+from adaptory.training.candidate import CURVE
 from adaptory.workspace import Workspace
 
 SCORES, EVIDENCE, EXAMPLE = "scores.parquet", "evidence.json", "example.json"
@@ -63,6 +64,10 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
     scores.write(run.folder / SCORES, truth, answers, candidate.classes)
     settings = recipe.evaluation
     emit({"event": "stage", "what": f"drawing {settings.resamples:,} resamples for the intervals"})
+    pictures = run.folder / "report"
+    pictures.mkdir(exist_ok=True)
+    plots.confusion(run.folder / SCORES, pictures / "confusion.png")
+    plots.learning_curve(run.candidate_folder / CURVE, pictures / "learning.png")
     models, differences = metrics.compare(
         truth, answers, candidate.classes, settings.resamples, settings.confidence, settings.seed
     )

@@ -1,4 +1,5 @@
 """The numbers and their intervals. scikit-learn and scipy give the values; the resampling is paired.
+(Both are imported where they are used: together they take a second and a half.)
 
 Every model is resampled with the same draws of rows, so that the interval of a difference knows that both
 models met the same easy and hard rows (Koehn, EMNLP 2004).
@@ -8,8 +9,6 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.stats import pearsonr
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from adaptory.evaluation.scores import Answers, Floats, Ints, Truth
 from adaptory.gate.evidence import ClassScores, Difference, Estimate, ModelScores
@@ -20,6 +19,8 @@ _CHUNK = 200  # resamples drawn at a time, to bound memory
 
 def values(truth: Truth, answers: Answers, classes: int, rows: Ints | None = None) -> dict[Metric, float | None]:
     """Each metric on the rows (or all of them); None where it is not defined."""
+    from sklearn.metrics import accuracy_score, f1_score
+
     pick = slice(None) if rows is None else rows
     labels, picked = truth.labels[pick], answers.picked[pick]
     numbers = list(range(classes))
@@ -62,6 +63,8 @@ def compare(
 
 def per_class(truth: Truth, answers: Answers, classes: tuple[str, ...]) -> dict[str, ClassScores]:
     """Precision, recall and F1 of each class."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     table = precision_recall_fscore_support(
         truth.labels, answers.picked, labels=list(range(len(classes))), zero_division=0
     )
@@ -133,6 +136,8 @@ def _weighted_pearson(weights: Floats, x: Floats, y: Floats) -> Floats:
 def _pearson(x: Floats, y: Floats) -> float | None:
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
+    from scipy.stats import pearsonr
+
     return float(pearsonr(x, y).statistic)
 
 

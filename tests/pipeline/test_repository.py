@@ -52,8 +52,8 @@ def test_the_deployment_is_accepted_runs_and_offers_the_recipe_as_a_parameter(tm
         [str(BIN / "prefect"), "worker", "start", "--pool", "local", "--run-once"], cwd=folder, env=environment,
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    states = [run["state_type"] for run in _ask(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": ["retrain-tiny"]}}})]
-    assert "COMPLETED" in states, told.stdout + told.stderr
+    runs = _ask(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": ["retrain-tiny"]}}})
+    assert "COMPLETED" in [run["state_type"] for run in runs], told.stdout + told.stderr
     assert (folder / ".adaptory" / "store" / "ledger" / "tiny" / "000001.json").is_file()
     found = _ask(f"{prefect_api}/artifacts/filter", {})
     kinds = {artifact["key"]: artifact["type"] for artifact in found}
