@@ -97,10 +97,10 @@ def _retrain(words: argparse.Namespace) -> int:
 
 
 def _prepare(words: argparse.Namespace) -> int:
-    from adaptory import data, recipe, workspace
+    from adaptory import data, params, workspace
 
     place = workspace.find()
-    dataset = data.prepare(place, recipe.load(place.recipes_file, words.recipe), force=words.force)
+    dataset = data.prepare(place, params.load(place.recipes_file, words.recipe), force=words.force)
     card = dataset.card
     for split, counts in card.counts.items():
         print(f"{split:<11}{sum(counts.values()):>8,} rows   " + ", ".join(f"{n:,} {label}" for label, n in counts.items()))

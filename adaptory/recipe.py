@@ -1,24 +1,17 @@
 """The recipe: everything a person decides about a model, typed, frozen, and checked before any work.
 
-`params.yaml` holds `recipes: {<name>: {...}}`. `load()` returns one `Recipe`, or raises a `RecipeError`
-that names file, key, value, limit and remedy for every fault at once.
+`params.yaml` holds `recipes: {<name>: {...}}`; `adaptory.params` reads it. The sentence under each key is its
+documentation: docs/recipe.md is made from them.
 """
 
-import difflib
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adaptory import fingerprint
-from adaptory.errors import RecipeError
 
-# \Z, not $: Python's $ lets a newline pass. (pydantic's own patterns are Rust's, where $ is strict and \Z unknown.)
-NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}\Z")
-
+# These patterns are Rust's: $ is the very end. (Python's $ would let a newline pass.)
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -29,17 +22,22 @@ Baseline = Literal["majority", "tfidf", "untuned", "vader"]
 class Frozen(BaseModel):
     """A small immutable object: unknown keys, NaN and infinities are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Source(Frozen):
     """One stream of rows; its name in the recipe becomes the slice column `source`."""
 
     uri: str = Field(min_length=1)
+    """`pypi:<name>==<version>!<path>[!<path in a nested archive>]`, or a local path that starts with `./` or `/`."""
     sha256: Digest | None = None
+    """Digest of the archive or file; needed for `pypi:`. Other bytes are refused and removed."""
     format: Literal["csv", "tsv", "jsonl"]
+    """How rows are written: one to a line."""
     columns: tuple[str, ...] = ()
+    """Names of the columns, in order; empty: the first line names them (csv, tsv)."""
     html_entities: Literal["keep", "decode"] = "keep"
+    """`decode` turns `&amp;` into `&`, also where a publisher encoded it twice."""
 
     @model_validator(mode="after")
     def _pinned(self) -> "Source":
@@ -52,8 +50,11 @@ class Label(Frozen):
     """Where the class comes from: a column that names it, or a number cut at a band around zero."""
 
     column: str
+    """The source column that names the class, or holds the number."""
     classes: tuple[str, ...] = Field(min_length=2)
+    """All classes; with `neutral_band`, the lowest first."""
     neutral_band: float | None = Field(default=None, gt=0)
+    """If set, the column is a number: below -band is the first class, above +band the last, between them the middle one."""
 
     @model_validator(mode="after")
     def _shape(self) -> "Label":
@@ -70,9 +71,11 @@ class Fields(Frozen):
     """Which source columns feed the task."""
 
     id: str
+    """The source column that names a row within its source."""
     text: str
-    # The part of the id that names the document: rows of one document never sit in two splits.
+    """The source column that holds the text."""
     group_pattern: str | None = None
+    """What this regular expression matches at the start of the id names the document, which never sits in two splits."""
 
     @model_validator(mode="after")
     def _compiles(self) -> "Fields":
@@ -87,8 +90,11 @@ class Split(Frozen):
     """Shares of the groups; the rest trains. The salt is the only way to move a row."""
 
     validation: Share = 0.10
+    """Share of the documents that choose the best epoch."""
     test: Share = 0.15
+    """Share of the documents that the gate judges on."""
     salt: str = "1"
+    """Another salt makes another division; nothing else moves a row."""
 
     @model_validator(mode="after")
     def _leaves_training(self) -> "Split":
@@ -101,41 +107,64 @@ class Data(Frozen):
     """What is learned from."""
 
     sources: dict[Name, Source] = Field(min_length=1)
+    """Named streams of rows; the name becomes the slice column `source`."""
     fields: Fields
+    """Which columns feed the task."""
     label: Label
-    # Both are written out in the recipe: DVC watches them, and it cannot watch a default.
+    """Where the class comes from."""
+    # These two have no default: DVC watches them in params.yaml, and it cannot watch what is not there.
     split: Split
+    """How the documents are divided."""
     max_quarantine: Share
+    """A source with a larger share of unusable rows is refused, and the last good data stays."""
 
 
 class Training(Frozen):
     """How a candidate is made: LoRA adapters in the linear layers of the top blocks, and a new head."""
 
     method: Literal["lora"] = "lora"
+    """LoRA adapters and a new head; the base stays as it is."""
     rank: int = Field(default=16, ge=1, le=512)
+    """Width of the adapters: more learns more and costs little."""
     alpha: int = Field(default=32, ge=1)
+    """Adapters are scaled by alpha / rank."""
     dropout: Share = 0.0
-    top_layers: int | None = Field(default=None, ge=1, description="adapt only the top blocks; null: all")
+    """Share of the adapters' inputs dropped while training."""
+    top_layers: int | None = Field(default=None, ge=1)
+    """Adapt only the top blocks (fewer cost less time); null: all."""
     epochs: int = Field(default=2, ge=1, le=100)
+    """Passes over the training rows; the best by validation macro F1 is kept."""
     batch_rows: int = Field(default=32, ge=1)
+    """Rows per optimizer step."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Peak rate of AdamW."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate falls after the warm-up."""
     warmup: Share = 0.06
+    """Share of the steps in which the rate rises."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Decoupled weight decay of the adapters."""
     clip_norm: float = Field(default=1.0, gt=0)
+    """Gradients longer than this are shortened to it."""
     max_tokens: int = Field(default=128, ge=8, le=8192)
+    """Texts are cut at this many tokens, in training, evaluation and serving."""
     seed: int = Field(default=0, ge=0)
+    """Fixes head, adapters and the order of rows."""
 
 
 class Evaluation(Frozen):
     """What the candidate is compared with, on the same test rows."""
 
     baselines: tuple[Baseline, ...] = ()
-    # What each class means in words: the untuned base picks the class with the nearest embedding.
+    """What the candidate is compared with."""
     descriptions: dict[str, str] = {}
+    """What each class means in words: the untuned base picks the class with the nearest embedding."""
     resamples: int = Field(default=2000, ge=100, le=100_000)
+    """Bootstrap draws for every interval."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of every interval."""
     seed: int = Field(default=12345, ge=0)
+    """Of the bootstrap."""
 
 
 class Floor(Frozen):
@@ -143,8 +172,11 @@ class Floor(Frozen):
 
     kind: Literal["floor"]
     metric: Metric
+    """What is measured on the test rows."""
     direction: Literal["higher"]
+    """Which way is better."""
     limit: float
+    """The whole interval must reach it."""
 
 
 class BeatsBaselines(Frozen):
@@ -152,8 +184,11 @@ class BeatsBaselines(Frozen):
 
     kind: Literal["beats_baselines"]
     metric: Metric
+    """What is measured on the test rows."""
     direction: Literal["higher"]
+    """Which way is better."""
     margin: float = Field(ge=0)
+    """The paired gain over every baseline must be larger, with its whole interval."""
 
 
 class BeatsChampion(Frozen):
@@ -161,8 +196,11 @@ class BeatsChampion(Frozen):
 
     kind: Literal["beats_champion"]
     metric: Metric
+    """What is measured on the test rows."""
     direction: Literal["higher"]
+    """Which way is better."""
     margin: float = Field(ge=0)
+    """The paired gain over the champion must be larger, with its whole interval."""
 
 
 Criterion = Annotated[Floor | BeatsBaselines | BeatsChampion, Field(discriminator="kind")]
@@ -172,6 +210,7 @@ class Gate(Frozen):
     """What has to be proved before a candidate becomes champion. No criteria: refused."""
 
     criteria: tuple[Criterion, ...] = Field(min_length=1)
+    """All must hold; an empty list is refused."""
 
 
 class Recipe(Frozen):
@@ -179,11 +218,17 @@ class Recipe(Frozen):
 
     name: Name
     task: Literal["classification"]
+    """What is learned."""
     data: Data
+    """What it is learned from."""
     base: str = Field(min_length=1)
+    """`<org>/<name>@<revision>`, `./folder`, `s3://bucket/prefix`, `pypi:<name>==<version>!<folder>`; pinned in recipes.lock."""
     training: Training = Training()
+    """How a candidate is made."""
     evaluation: Evaluation = Evaluation()
+    """What it is compared with."""
     gate: Gate
+    """What it has to prove."""
 
     @model_validator(mode="after")
     def _coherent(self) -> "Recipe":
@@ -207,73 +252,3 @@ class Recipe(Frozen):
     def digest(self) -> str:
         """The digest of every decision in it, defaults included."""
         return fingerprint.of_json({"schema": "recipe/v1", **self.model_dump(mode="json")})
-
-
-def names(file: Path) -> list[str]:
-    """The names of all recipes in the file."""
-    return sorted(_recipes(file))
-
-
-def load(file: Path, name: str) -> Recipe:
-    """The recipe `name` of `file`, complete and coherent. Raises RecipeError otherwise."""
-    recipes = _recipes(file)
-    if name not in recipes:
-        near = difflib.get_close_matches(name, recipes, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"recipes there: {', '.join(sorted(recipes)) or 'none'}"
-        raise RecipeError(f"{file.name}: recipes has no {name!r}; {hint}")
-    body = recipes[name]
-    if not isinstance(body, dict):
-        raise RecipeError(f"{file.name}: recipes.{name} is {body!r}; a recipe is a mapping of keys")
-    try:
-        return Recipe.model_validate({"name": name, **body})
-    except ValidationError as fault:
-        faults = "\n".join(f"  {line}" for line in _explain(fault, name))
-        raise RecipeError(f"{file.name} has {fault.error_count()} fault(s):\n{faults}") from None
-
-
-def _recipes(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"no {file.name} in {file.parent}: run this inside a checkout, or create it") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
-        raise RecipeError(f"{file.name} is not YAML: {fault}") from None
-    recipes = content.get("recipes") if isinstance(content, dict) else None
-    if not isinstance(recipes, dict) or not recipes:
-        raise RecipeError(f"{file.name}: no recipes; write `recipes: {{<name>: {{...}}}}`")
-    return recipes
-
-
-def _explain(fault: ValidationError, name: str) -> Iterator[str]:
-    """One line per fault: key, what is wrong, the value, the remedy."""
-    for error in fault.errors():
-        path = [str(part) for part in error["loc"]]
-        key = ".".join(["recipes", name, *path])
-        if error["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path[-1], _keys_at(path[:-1]), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "remove it"
-            yield f"{key}: unknown key; {hint}"
-        elif error["type"] == "missing":
-            yield f"{key}: missing; add it"
-        else:
-            said = error["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(error["input"], dict) else f" (found {error['input']!r})"
-            yield f"{key}: {said}{shown}"
-
-
-def _keys_at(path: list[str]) -> list[str]:
-    """The keys that are known at this place of a recipe, for a hint; nothing where it cannot tell."""
-    models: list[type[BaseModel]] = [Recipe]
-    for part in path:
-        inner: list[type[BaseModel]] = []
-        for model in models:
-            field = model.model_fields.get(part)
-            inner += _models_in(field.annotation) if field else [model]
-        models = inner
-    return sorted({key for model in models for key in model.model_fields} - {"name"})
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]

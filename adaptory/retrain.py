@@ -9,8 +9,9 @@ import subprocess
 import sys
 from typing import Any
 
-from adaptory import data, reach, recipe, run, workspace
+from adaptory import data, params, reach, run, workspace
 from adaptory.errors import BusyError, DataError, StageError
+from adaptory.recipe import Recipe
 from adaptory.registry import read_judged
 from adaptory.run import Outcome
 from adaptory.stage import raise_what_it_said, told_errors
@@ -25,7 +26,7 @@ def command(name: str) -> int:
     from filelock import FileLock, Timeout
 
     place = workspace.find()
-    made = recipe.load(place.recipes_file, name)
+    made = params.load(place.recipes_file, name)
     place.activate()
     lock = FileLock(place.home / f"retrain-{name}.lock")
     try:
@@ -37,7 +38,7 @@ def command(name: str) -> int:
     return 0
 
 
-def nothing_new(place: Workspace, made: recipe.Recipe) -> Outcome | None:
+def nothing_new(place: Workspace, made: Recipe) -> Outcome | None:
     """The outcome without any server or training, if exactly these inputs were judged already."""
     if data.pending(place, made):
         return None

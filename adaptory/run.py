@@ -10,7 +10,8 @@ from pathlib import Path
 
 from adaptory import fingerprint
 from adaptory.data import Dataset, dataset_version
-from adaptory.recipe import Frozen, Recipe, load
+from adaptory.params import load
+from adaptory.recipe import Frozen, Recipe
 from adaptory.registry.judged import Judged
 from adaptory.workspace import Workspace
 

@@ -87,7 +87,7 @@ def _perform_on_run(place: Workspace, stage: str, recipe: str) -> None:
 
 def _perform_on_data(place: Workspace, stage: str, name: str) -> None:
     from adaptory import bases, data
-    from adaptory.recipe import load
+    from adaptory.params import load
 
     stages = {"fetch": data.fetch, "validate": data.validate, "split": data.split, "base": bases.place}
     stages[stage](place, load(place.recipes_file, name))

@@ -4,7 +4,7 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from adaptory import data, reach, recipe, workspace
+from adaptory import data, params, reach, workspace
 from adaptory.run import Run
 from tasks.common import key, worth_retrying
 
@@ -13,7 +13,7 @@ from tasks.common import key, worth_retrying
 def prepare(name: str) -> Run:
     """Returns the run on the newest data: its dataset version is in the DVC remote."""
     place = workspace.find()
-    made = recipe.load(place.recipes_file, name)
+    made = params.load(place.recipes_file, name)
     reach.check_tracking(place)
     dataset = data.prepare(place, made)
     create_table_artifact(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptory import data, recipe, workspace
+from adaptory import data, params, workspace
 from adaptory.data.splits import normalised
 from tests.support import ROOT
 
@@ -19,7 +19,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("icwsm")
     shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
     place = workspace.find(folder)
-    made = recipe.load(place.recipes_file, "sentiment")
+    made = params.load(place.recipes_file, "sentiment")
     for stage in (data.fetch, data.validate, data.split):
         stage(place, made)
     return place.data("sentiment")
@@ -37,7 +37,7 @@ def test_the_neutral_band_gives_the_classes_that_the_docs_state(prepared: Path) 
 
     from adaptory.data import rows
 
-    made = recipe.load(ROOT / "params.yaml", "sentiment")
+    made = params.load(ROOT / "params.yaml", "sentiment")
     labels: Counter[str] = Counter()
     for name, source in made.data.sources.items():
         found = list(rows.read(name, source, prepared / "raw" / name, made.data))
@@ -60,7 +60,7 @@ def test_no_text_and_no_document_sits_in_two_splits(prepared: Path) -> None:
 
 def test_preparing_again_gives_the_same_bytes(prepared: Path) -> None:
     place = workspace.find(prepared.parent.parent)
-    made = recipe.load(place.recipes_file, "sentiment")
+    made = params.load(place.recipes_file, "sentiment")
     before = {path.name: path.read_bytes() for path in (prepared / "splits").iterdir()}
     data.validate(place, made)
     data.split(place, made)

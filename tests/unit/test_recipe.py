@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from adaptory import recipe
+from adaptory import params
 from adaptory.errors import RecipeError
 from tests.support import ROOT, tiny_recipe, write_recipe
 
@@ -14,13 +14,13 @@ from tests.support import ROOT, tiny_recipe, write_recipe
 def refused(folder: Path, **changes: Any) -> str:
     write_recipe(folder, **changes)
     with pytest.raises(RecipeError) as caught:
-        recipe.load(folder / "params.yaml", "tiny")
+        params.load(folder / "params.yaml", "tiny")
     return str(caught.value)
 
 
 def test_the_shipped_recipes_are_valid() -> None:
-    for name in recipe.names(ROOT / "params.yaml"):
-        assert recipe.load(ROOT / "params.yaml", name).name == name
+    for name in params.names(ROOT / "params.yaml"):
+        assert params.load(ROOT / "params.yaml", name).name == name
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     del body["data"]["fields"]["text"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"recipes": {"tiny": body}}))
     with pytest.raises(RecipeError, match=r"recipes\.tiny\.data\.fields\.text: missing; add it"):
-        recipe.load(tmp_path / "params.yaml", "tiny")
+        params.load(tmp_path / "params.yaml", "tiny")
 
 
 def test_a_gate_without_criteria_is_refused(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, number: str) -> 
     text = yaml.safe_dump({"recipes": {"tiny": tiny_recipe(**{"training.weight_decay": 123456})}}).replace("123456", number)
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(RecipeError, match="weight_decay"):
-        recipe.load(tmp_path / "params.yaml", "tiny")
+        params.load(tmp_path / "params.yaml", "tiny")
 
 
 def test_splits_that_leave_no_training_rows_are_refused(tmp_path: Path) -> None:
@@ -83,32 +83,32 @@ def test_baselines_are_needed_where_the_gate_asks_for_them(tmp_path: Path) -> No
 def test_an_unknown_recipe_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
     write_recipe(tmp_path)
     with pytest.raises(RecipeError, match="did you mean 'tiny'"):
-        recipe.load(tmp_path / "params.yaml", "tinny")
+        params.load(tmp_path / "params.yaml", "tinny")
 
 
 @pytest.mark.parametrize("text", ["", "recipes:", "recipes: []", "a: [", "recipes: {tiny: 3}"])
 def test_a_file_that_holds_no_recipes_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(RecipeError, match=r"params\.yaml"):
-        recipe.load(tmp_path / "params.yaml", "tiny")
+        params.load(tmp_path / "params.yaml", "tiny")
 
 
 def test_a_missing_file_is_told_with_its_folder(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=str(tmp_path)):
-        recipe.load(tmp_path / "params.yaml", "tiny")
+        params.load(tmp_path / "params.yaml", "tiny")
 
 
 def test_yaml_that_would_run_code_is_refused(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("recipes: !!python/object/apply:os.system ['touch owned']")
     with pytest.raises(RecipeError):
-        recipe.load(tmp_path / "params.yaml", "tiny")
+        params.load(tmp_path / "params.yaml", "tiny")
     assert not (tmp_path / "owned").exists()
 
 
 def test_the_digest_counts_defaults_and_ignores_the_order_of_keys(tmp_path: Path) -> None:
     def digest(body: dict[str, Any]) -> str:
         (tmp_path / "params.yaml").write_text(yaml.safe_dump({"recipes": {"tiny": body}}, sort_keys=False))
-        return recipe.load(tmp_path / "params.yaml", "tiny").digest
+        return params.load(tmp_path / "params.yaml", "tiny").digest
 
     plain = digest(tiny_recipe())
     assert digest(dict(reversed(tiny_recipe().items()))) == plain
