@@ -31,10 +31,12 @@ def command(name: str) -> int:
     lock = FileLock(place.home / f"retrain-{name}.lock")
     try:
         with lock.acquire(timeout=0):
-            outcome = nothing_new(place, made) or _run_flow(place, name)
+            if known := nothing_new(place, made):
+                _show(place, known)
+            else:
+                _run_flow(place, name)
     except Timeout:
         raise BusyError(f"another retrain of {name!r} is under way here; wait for it to end") from None
-    _show(place, outcome)
     return 0
 
 
@@ -61,8 +63,8 @@ def show_last(name: str) -> int:
     return 0
 
 
-def _run_flow(place: Workspace, name: str) -> Outcome:
-    """Runs the flow and returns its outcome. On Ctrl-C the flow ends first, then this process."""
+def _run_flow(place: Workspace, name: str) -> None:
+    """Runs the flow and shows its outcome. On Ctrl-C the flow ends first, then this process."""
     reach.check_prefect(place)
     reach.check_tracking(place)
     where = place.environment().get("PREFECT_API_URL")
@@ -73,29 +75,30 @@ def _run_flow(place: Workspace, name: str) -> Outcome:
             [sys.executable, "-m", "flows.retrain", name], cwd=place.root, env=environment, stdout=subprocess.PIPE, text=True
         )
         try:
-            outcome = _follow(flow)
+            shown = _follow(place, flow)
         except KeyboardInterrupt:
             if flow.poll() is None:
                 flow.send_signal(signal.SIGINT)
             flow.wait()
             raise
-        if flow.wait() != 0 or outcome is None:
+        if flow.wait() != 0 or not shown:
             raise_what_it_said(told)
             raise StageError(f"the flow ended with code {flow.returncode}; the reason is above. Run the command again to go on")
-    return outcome
 
 
-def _follow(flow: "subprocess.Popen[str]") -> Outcome | None:
-    outcome = None
+def _follow(place: Workspace, flow: "subprocess.Popen[str]") -> bool:
+    """Passes on what the flow prints until it ends; whether it told its outcome, which is shown at once."""
+    told = False
     assert flow.stdout is not None
     for line in flow.stdout:
         if line.startswith('{"event": "outcome"'):
             event: dict[str, Any] = json.loads(line)
             del event["event"]
-            outcome = Outcome.model_validate(event)
+            _show(place, Outcome.model_validate(event))
+            told = True
         else:
             print(line, end="", file=sys.stderr)
-    return outcome
+    return told
 
 
 def _show(place: Workspace, outcome: Outcome) -> None:

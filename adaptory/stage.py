@@ -56,18 +56,25 @@ def emit(event: dict[str, Any]) -> None:
 
 
 def perform(stage: str, recipe: str) -> None:
-    """Does one stage here and now, on the output of the one before; notes in `stages.jsonl` what it took."""
+    """Does one stage here and now, on the output of the one before."""
     from adaptory import workspace
 
-    began = time.monotonic()
     place = workspace.find()
     place.activate()
     if stage in ("train", "evaluate"):
         _perform_on_run(place, stage, recipe)
     else:
-        _perform_on_data(place, stage, recipe)
+        with _timed(place, stage, recipe):
+            _perform_on_data(place, stage, recipe)
+
+
+@contextmanager
+def _timed(place: Workspace, stage: str, recipe: str) -> Iterator[None]:
+    """Notes in `stages.jsonl` what a stage took, if it ends well."""
+    began = time.monotonic()
+    yield
+    taken = {"stage": stage, "recipe": recipe, "seconds": round(time.monotonic() - began, 2)}
     with (place.home / "stages.jsonl").open("a", encoding="utf-8") as notes:
-        taken = {"stage": stage, "recipe": recipe, "seconds": round(time.monotonic() - began, 2)}
         notes.write(json.dumps(taken) + "\n")
 
 
@@ -93,37 +100,37 @@ def _perform_on_data(place: Workspace, stage: str, name: str) -> None:
     stages[stage](place, load(place.recipes_file, name))
 
 
-def run_stage(workspace: Workspace, words: list[str], on_event: Callable[[dict[str, Any]], None]) -> None:
-    """Runs `adaptory stage <words>` and hands over its events; the stage never outlives this call.
+def run_stage(workspace: Workspace, stage: str, recipe: str, on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Runs `adaptory stage <stage> <recipe>` and hands over its events; its process never outlives this call.
 
     Raises the stage's own error, or StageError with the end of what it printed.
     """
     environment = workspace.environment()
-    command = [sys.executable, "-m", "adaptory.cli", "stage", *words]
-    with told_errors(environment) as told, tempfile.TemporaryFile("w+") as complaints:
-        stage = subprocess.Popen(
+    command = [sys.executable, "-m", "adaptory.cli", "stage", stage, recipe]
+    with _timed(workspace, stage, recipe), told_errors(environment) as told, tempfile.TemporaryFile("w+") as complaints:
+        process = subprocess.Popen(
             command, cwd=workspace.root, env=environment, stdout=subprocess.PIPE, stderr=complaints, text=True
         )
         try:
-            assert stage.stdout is not None
-            for line in stage.stdout:
+            assert process.stdout is not None
+            for line in process.stdout:
                 if line.startswith("{"):
                     on_event(json.loads(line))
-            code = stage.wait()
+            code = process.wait()
         finally:
-            _end(stage)
+            _end(process)
         if code != 0:
             raise_what_it_said(told)
             complaints.seek(0)
             last = "".join(complaints.readlines()[-5:]).strip()
-            raise errors.StageError(f"stage {' '.join(words)} ended with code {code}: {last or 'it said nothing'}")
+            raise errors.StageError(f"stage {stage} of {recipe!r} ended with code {code}: {last or 'it said nothing'}")
 
 
-def _end(stage: "subprocess.Popen[str]") -> None:
-    if stage.poll() is None:
-        stage.terminate()
+def _end(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        process.terminate()
         try:
-            stage.wait(_GRACE)
+            process.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            stage.kill()
-            stage.wait()
+            process.kill()
+            process.wait()

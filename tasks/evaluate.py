@@ -28,7 +28,7 @@ def evaluate(run: Run, candidate: Candidate) -> Evidence:
         display(event)
         mlflow_run()  # opened while the stage works: importing MLflow takes seconds
 
-    run_stage(run.workspace, ["evaluate", run.recipe.name], follow)
+    run_stage(run.workspace, "evaluate", run.recipe.name, follow)
     evidence = read(run.folder)
     assert evidence is not None and evidence.candidate == candidate.digest
     tracking.log_evidence(run.workspace, mlflow_run(), evidence)

@@ -39,7 +39,7 @@ def fine_tune(run: Run) -> Candidate:
             update_progress_artifact(artifact, 100 * event["step"] / event["steps"])  # type: ignore[arg-type]
             shown = time.monotonic()
 
-    run_stage(run.workspace, ["train", run.recipe.name], follow)
+    run_stage(run.workspace, "train", run.recipe.name, follow)
     update_progress_artifact(artifact, 100.0)  # type: ignore[arg-type]
     candidate = finished(run)
     tracking.log_candidate(run.workspace, mlflow_run(), candidate)

@@ -166,6 +166,13 @@ def test_a_changed_gate_judges_again_without_training_and_a_tie_keeps_the_champi
     assert len(history(open_store(str(copy / ".adaptory" / "store")), "tiny")) == 1
 
 
+def test_the_same_rows_in_another_order_are_nothing_new(copy: Path, prefect_api: str) -> None:
+    write_tsv(copy / "incoming" / "rows.tsv", rows(400)[::-1])
+    done = run(copy, "retrain", "tiny", PREFECT_API_URL=prefect_api)
+    assert "tiny: nothing new since v1" in done.stdout
+    assert "step" not in done.stderr
+
+
 def test_mlflow_is_rebuilt_from_the_ledger(copy: Path) -> None:
     from mlflow import MlflowClient
 
