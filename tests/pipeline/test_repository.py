@@ -55,7 +55,7 @@ def test_the_deployment_is_accepted_runs_and_offers_the_recipe_as_a_parameter(tm
     runs = _ask(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": ["retrain-tiny"]}}})
     assert "COMPLETED" in [run["state_type"] for run in runs], told.stdout + told.stderr
     assert (folder / ".adaptory" / "store" / "ledger" / "tiny" / "000001.json").is_file()
-    found = _ask(f"{prefect_api}/artifacts/filter", {})
+    found = _ask(f"{prefect_api}/artifacts/latest/filter", {})
     kinds = {artifact["key"]: artifact["type"] for artifact in found}
     assert kinds == {"tiny-data": "table", "tiny-training": "progress", "tiny-scores": "table", "tiny-report": "markdown"}
     progress = next(artifact["data"] for artifact in found if artifact["type"] == "progress")
