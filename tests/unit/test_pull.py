@@ -85,6 +85,16 @@ def test_bytes_that_were_not_promoted_are_refused_and_what_was_served_stays(
     ], "nothing half-pulled is left behind"
 
 
+def test_a_release_rewritten_together_with_its_manifest_is_refused(store: ObjectStore, tmp_path: Path) -> None:
+    stored = promote(store, tmp_path, "one")
+    (stored / "model.json").write_text('{"said": "evil"}')
+    (stored / "manifest.json").unlink()
+    (stored / "manifest.json").write_text(manifest.of_folder("tiny", stored).model_dump_json())
+    with pytest.raises(IntegrityError, match="the ledger promises"):
+        release.pull(store, "tiny", tmp_path / "model")
+    assert not (tmp_path / "model" / "current").exists()
+
+
 def test_a_pulled_release_that_was_altered_is_fetched_again(store: ObjectStore, tmp_path: Path) -> None:
     promote(store, tmp_path, "one")
     release.pull(store, "tiny", tmp_path / "model")
