@@ -22,5 +22,9 @@ def decide(run: Run, candidate: Candidate, evidence: Evidence) -> Verdict:
     text = report.markdown(run, candidate, evidence, verdict)
     page = report.write(run, text)
     without_pictures = "\n".join(line for line in text.splitlines() if not line.startswith("!["))
-    create_markdown_artifact(f"{without_pictures}\n\nWith pictures: `{page}`", key=key(run.recipe.name, "report"))
+    create_markdown_artifact(
+        f"{without_pictures}\n\nWith pictures: `{page}`",
+        key=key(run.recipe.name, "report"),
+        description=f"{verdict.outcome}: {verdict.reason}",
+    )
     return verdict

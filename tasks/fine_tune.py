@@ -41,6 +41,4 @@ def fine_tune(run: Run) -> Candidate:
 
     run_stage(run.workspace, "train", run.recipe.name, follow)
     update_progress_artifact(artifact, 100.0)  # type: ignore[arg-type]
-    candidate = finished(run)
-    tracking.log_candidate(run.workspace, mlflow_run(), candidate)
-    return candidate
+    return finished(run)

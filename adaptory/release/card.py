@@ -10,7 +10,7 @@ def model_card(recipe: Recipe, candidate: Candidate, evidence: Evidence, verdict
     """Markdown for the release's README.md."""
     scores = evidence.of("candidate")[0]
     metrics = "\n".join(
-        f"| {name} | {found.value:.3f} | {found.low:.3f} to {found.high:.3f} |"
+        f"| {name.replace('_', ' ')} | {found.value:.3f} | {found.low:.3f} to {found.high:.3f} |"
         for name, found in scores.metrics.items()
         if found.value is not None and found.low is not None and found.high is not None
     )

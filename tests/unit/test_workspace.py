@@ -19,9 +19,13 @@ def test_the_workspace_is_the_nearest_folder_upwards_with_recipes(tmp_path: Path
 
 def test_what_the_user_has_set_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {
-        "ADAPTORY_HOME": str(tmp_path / "home"), "ADAPTORY_STORE": "s3://bucket/prefix", "ADAPTORY_CACHE": str(tmp_path / "cache"),
-        "MLFLOW_TRACKING_URI": "http://mlflow:5000", "PREFECT_HOME": str(tmp_path / "p"), "PREFECT_SERVER_ANALYTICS_ENABLED": "true",
-    }  # fmt: skip
+        "ADAPTORY_HOME": str(tmp_path / "home"),
+        "ADAPTORY_STORE": "s3://bucket/prefix",
+        "ADAPTORY_CACHE": str(tmp_path / "cache"),
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "true",
+    }
     for name, value in chosen.items():
         monkeypatch.setenv(name, value)
     place = workspace.find(tmp_path)
@@ -31,8 +35,13 @@ def test_what_the_user_has_set_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_telemetry_of_every_library_is_off_by_default(tmp_path: Path) -> None:
     environment = workspace.find(tmp_path).environment()
-    off = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-           "DVC_NO_ANALYTICS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # fmt: skip
+    off = {
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     assert off.items() <= environment.items()
 
 
