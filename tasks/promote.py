@@ -1,5 +1,6 @@
 """Promote: the ledger record, then MLflow as its mirror, then the note that this run is done."""
 
+import shutil
 from datetime import UTC, datetime
 
 from prefect import runtime, task
@@ -8,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from adaptory.gate import Evidence, Verdict
 from adaptory.registry import Judged, head, history, projection, read_judged, tracking, write_judged
 from adaptory.registry.promotion import promote as promote_in_ledger
+from adaptory.release import fetch_release
 from adaptory.run import Outcome, Run
 from adaptory.storage import open_store
 from adaptory.training import Candidate
@@ -23,9 +25,15 @@ def settled(run: Run) -> Outcome | None:
     store = open_store(run.workspace.store)
     if judged := read_judged(store, run.recipe.name, run.key):
         return Outcome.nothing_new(run, judged)
-    if any(record.key == run.key for record in history(store, run.recipe.name)):
-        return _conclude(run, Verdict.model_validate_json((run.folder / "verdict.json").read_bytes()))
-    return None
+    record = next((record for record in history(store, run.recipe.name) if record.key == run.key), None)
+    if record is None:
+        return None
+    # The run may have been on another machine: the release holds what it left.
+    release = fetch_release(store, record, run.workspace.cache)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    for name in ("evidence.json", "verdict.json"):
+        shutil.copyfile(release / name, run.folder / name)
+    return _conclude(run, Verdict.model_validate_json((run.folder / "verdict.json").read_bytes()))
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
