@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = words.command(words)
         return code
     except UserError as error:
-        from adaptory.stage import tell
+        from adaptory.process import tell
 
         return tell(error)
     except ModuleNotFoundError as missing:

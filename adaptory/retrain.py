@@ -11,10 +11,10 @@ from typing import Any
 
 from adaptory import data, params, reach, run, workspace
 from adaptory.errors import BusyError, DataError, StageError
+from adaptory.process import raise_what_it_said, told_errors
 from adaptory.recipe import Recipe
 from adaptory.registry import read_judged
 from adaptory.run import Outcome
-from adaptory.stage import raise_what_it_said, told_errors
 from adaptory.storage import open_store
 from adaptory.workspace import Workspace
 

@@ -11,9 +11,9 @@ from adaptory import progress
 from adaptory.evaluation import report
 from adaptory.evaluation.evaluate import read
 from adaptory.gate import Evidence
+from adaptory.process import run_stage
 from adaptory.registry import tracking
 from adaptory.run import Run
-from adaptory.stage import run_stage
 from adaptory.training import Candidate
 from tasks.common import key, worth_retrying
 

@@ -9,9 +9,9 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from adaptory import progress
+from adaptory.process import run_stage
 from adaptory.registry import tracking
 from adaptory.run import Run
-from adaptory.stage import run_stage
 from adaptory.training import Candidate
 from adaptory.training.candidate import finished, read
 from tasks.common import key, worth_retrying

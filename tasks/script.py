@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from adaptory.errors import UserError
-from adaptory.stage import emit, tell
+from adaptory.process import emit, tell
 
 
 class _UserFaultsAreToldOnce(logging.Filter):

@@ -12,8 +12,8 @@ from pathlib import Path
 from adaptory.data.dataset import Dataset, dataset_version, stage_names
 from adaptory.data.stages import sources_changed
 from adaptory.errors import StageError
+from adaptory.process import raise_what_it_said, told_errors
 from adaptory.recipe import Recipe
-from adaptory.stage import raise_what_it_said, told_errors
 from adaptory.workspace import Workspace
 
 _WAIT = 3600.0  # seconds another preparation may take
