@@ -5,7 +5,7 @@ Everything that is handed from stage to stage is named by one of these: `sha256:
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,3 @@ def verify_file(path: Path, expected: str, what: str) -> None:
             f"{what}: the bytes have digest {found}, expected {expected}. They were removed. "
             "If the publisher changed the file on purpose, review it and write the new digest."
         )
-
-
-def differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """The names whose digests differ between two maps, sorted."""
-    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))

@@ -55,7 +55,7 @@ def promote(
         key=run.key,
         data=candidate.data_digest,
         base=candidate.base_digest,
-        recipe=candidate.recipe_digest,
+        recipe=run.recipe.digest,
         git_commit=git_commit(run.workspace.root),
         flow_run=flow_run,
         approved_by=approved_by,

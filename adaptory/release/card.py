@@ -48,7 +48,7 @@ Verdict {verdict.outcome}: {verdict.reason}.
 | what | digest |
 |---|---|
 | data | `{fingerprint.short(candidate.data_digest)}` |
-| recipe | `{fingerprint.short(candidate.recipe_digest)}` |
+| recipe | `{fingerprint.short(evidence.recipe_digest)}` |
 | adapter | `{fingerprint.short(candidate.digest)}` |
 | evidence | `{fingerprint.short(verdict.evidence)}` |
 

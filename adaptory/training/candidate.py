@@ -27,7 +27,6 @@ class Candidate(Frozen):
     base_reference: str
     base_digest: str
     data_digest: str
-    recipe_digest: str
     classes: tuple[str, ...]
     max_tokens: int
     planned_steps: int
@@ -98,7 +97,6 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None]) -> Candidate:
         base_reference=recipe.base,
         base_digest=dataset.base,
         data_digest=dataset.digest,
-        recipe_digest=recipe.digest,
         classes=recipe.data.label.classes,
         max_tokens=recipe.training.max_tokens,
         planned_steps=steps,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptory import params
 from adaptory.gate import Evidence
 from adaptory.registry import history
 from adaptory.storage import open_store
@@ -93,6 +94,7 @@ def test_mlflow_shows_parameters_curves_datasets_version_and_alias(line: Path) -
     version = client.get_model_version_by_alias("tiny", "champion")
     found = client.get_run(version.run_id)
     record = history(open_store(str(line / ".adaptory" / "store")), "tiny")[0]
+    assert record.recipe == params.load(line / "params.yaml", "tiny").digest
     assert found.info.status == "FINISHED"
     assert found.data.params["training.rank"] == "4"
     assert found.data.metrics["test/macro_f1"] == pytest.approx(evidence(line).of("candidate")[0].metrics["macro_f1"].value)
