@@ -5,13 +5,13 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: retrain test test-fast lint constraints bench ui
+.PHONY: retrain test test-fast lint constraints bench bench-data ui
 
 retrain: .venv/installed
 	@$(BIN)/adaptory retrain sentiment
 
 test: .venv/installed lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-fast: .venv/installed
 	@$(BIN)/python -m pytest -m "not slow"
@@ -25,6 +25,10 @@ ui: .venv/installed
 
 bench: .venv/installed
 	@$(BIN)/python -m benchmarks.line
+
+bench-data: .venv/installed
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m benchmarks.data
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -66,9 +66,12 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
     one = verb("retrain", _retrain, "prepare, train, evaluate, gate and promote; stops early if nothing is new")
     one.add_argument("recipe")
+    one.add_argument("--accept-drift", action="store_true", help="train although the data drifted away from the champion's")
     one = verb("prepare", _prepare, "bring a recipe's data and base up to date (dvc)")
     one.add_argument("recipe")
-    one.add_argument("--force", action="store_true", help="make everything again, even if nothing changed")
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--force", action="store_true", help="make everything again, even if nothing changed")
+    how.add_argument("--pull", action="store_true", help="bring what dvc.lock names from the DVC remote; make nothing")
     one = verb("pull", _pull, "bring a promoted release to a folder, verified, in one step")
     one.add_argument("name", help="NAME, NAME@champion or NAME@v7")
     one.add_argument("folder", type=Path)
@@ -85,7 +88,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     one.add_argument("recipe")
     verb("ui", _ui, "open the MLflow and Prefect pages on this machine, until Ctrl-C")
     one = verb("stage", _stage, "run one stage on the output of the one before (what flows and dvc call)")
-    one.add_argument("stage", choices=["fetch", "validate", "split", "base", "train", "evaluate"])
+    one.add_argument("stage", choices=["fetch", "validate", "split", "base", "profile", "drift", "train", "evaluate"])
     one.add_argument("recipe")
     return parser, verbs.choices
 
@@ -93,14 +96,15 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 def _retrain(words: argparse.Namespace) -> int:
     from adaptory import retrain
 
-    return retrain.command(words.recipe)
+    return retrain.command(words.recipe, accept_drift=words.accept_drift)
 
 
 def _prepare(words: argparse.Namespace) -> int:
     from adaptory import data, params, workspace
 
     place = workspace.find()
-    dataset = data.prepare(place, params.load(place.recipes_file, words.recipe), force=words.force)
+    recipe = params.load(place.recipes_file, words.recipe)
+    dataset = data.pull(place, recipe) if words.pull else data.prepare(place, recipe, force=words.force)
     card = dataset.card
     for split, counts in card.counts.items():
         print(f"{split:<11}{sum(counts.values()):>8,} rows   " + ", ".join(f"{n:,} {label}" for label, n in counts.items()))

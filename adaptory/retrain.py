@@ -21,12 +21,13 @@ from adaptory.workspace import Workspace
 _LAST = "last.json"
 
 
-def command(name: str) -> int:
+def command(name: str, *, accept_drift: bool = False) -> int:
     """Retrains one recipe; returns 0 however the gate decided, since a refusal is a result."""
     from filelock import FileLock, Timeout
 
     place = workspace.find()
     made = params.load(place.recipes_file, name)
+    run.check_trainable(made)
     place.activate()
     lock = FileLock(place.home / f"retrain-{name}.lock")
     try:
@@ -34,7 +35,7 @@ def command(name: str) -> int:
             if known := nothing_new(place, made):
                 _show(place, known)
             else:
-                _run_flow(place, name)
+                _run_flow(place, name, *(["accept-drift"] if accept_drift else []))
     except Timeout:
         raise BusyError(f"another retrain of {name!r} is under way here; wait for it to end") from None
     return 0
@@ -63,7 +64,7 @@ def show_last(name: str) -> int:
     return 0
 
 
-def _run_flow(place: Workspace, name: str) -> None:
+def _run_flow(place: Workspace, name: str, *more: str) -> None:
     """Runs the flow and shows its outcome. On Ctrl-C the flow ends first, then this process."""
     reach.check_prefect(place)
     reach.check_tracking(place)
@@ -71,9 +72,8 @@ def _run_flow(place: Workspace, name: str) -> None:
     print(f"retrain {name}: {f'Prefect at {where}' if where else 'starting an ephemeral Prefect server'}", file=sys.stderr)
     environment = place.environment()
     with told_errors(environment) as told:
-        flow = subprocess.Popen(
-            [sys.executable, "-m", "flows.retrain", name], cwd=place.root, env=environment, stdout=subprocess.PIPE, text=True
-        )
+        script = [sys.executable, "-m", "flows.retrain", name, *more]
+        flow = subprocess.Popen(script, cwd=place.root, env=environment, stdout=subprocess.PIPE, text=True)
         try:
             shown = _follow(place, flow)
         except KeyboardInterrupt:
@@ -105,6 +105,11 @@ def _show(place: Workspace, outcome: Outcome) -> None:
     if outcome.outcome == "NOTHING_NEW":
         print(f"{outcome.recipe}: {outcome.reason}")
         print(f"See it again: adaptory report {outcome.recipe}")
+        return
+    if outcome.outcome == "NEEDS_APPROVAL":
+        print(f"{outcome.recipe}: nothing was trained, a person must look first.")
+        print(f"  {outcome.reason.replace('; ', chr(10) + '  ')}")
+        print(f"If that is as it should be: adaptory retrain {outcome.recipe} --accept-drift")
         return
     last = place.runs(outcome.recipe) / _LAST
     last.write_text(outcome.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from adaptory import fingerprint
 from adaptory.data import Dataset, dataset_version
+from adaptory.errors import RecipeError
 from adaptory.params import load
 from adaptory.recipe import Frozen, Recipe
 from adaptory.registry.judged import Judged
@@ -62,7 +63,7 @@ class Outcome(Frozen):
     """How a retrain ended, for whoever asked for it."""
 
     recipe: str
-    outcome: str  # a verdict, or NOTHING_NEW
+    outcome: str  # a verdict, NOTHING_NEW or NEEDS_APPROVAL
     reason: str
     version: int | None  # the champion now
     folder: str  # evidence, verdict and report
@@ -75,6 +76,14 @@ class Outcome(Frozen):
         reason = f"nothing new {since}: these inputs were judged {judged.outcome} on {judged.time[:16].replace('T', ' at ')} UTC"
         return cls(
             recipe=run.recipe.name, outcome="NOTHING_NEW", reason=reason, version=judged.champion_version, folder=str(run.folder)
+        )
+
+
+def check_trainable(recipe: Recipe) -> None:
+    """Raises RecipeError for a task whose data can be prepared, but which nothing here trains yet."""
+    if recipe.task != "classification":
+        raise RecipeError(
+            f"task {recipe.task!r} can be prepared (adaptory prepare {recipe.name}), but only 'classification' can be trained yet"
         )
 
 

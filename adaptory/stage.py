@@ -1,6 +1,6 @@
 """One stage, here and now, on the output of the one before: what dvc, the flows and a person call."""
 
-from adaptory import bases, data, run, workspace
+from adaptory import bases, data, profile, run, workspace
 from adaptory.params import load
 from adaptory.process import emit, timed
 from adaptory.storage import open_store
@@ -11,7 +11,7 @@ def perform(stage: str, recipe: str) -> None:
     """Does one stage here and now, on the output of the one before."""
     place = workspace.find()
     place.activate()
-    if stage in ("train", "evaluate"):
+    if stage in ("drift", "train", "evaluate"):
         _perform_on_run(place, stage, recipe)
     else:
         with timed(place, stage, recipe):
@@ -24,6 +24,10 @@ def _perform_on_run(place: Workspace, stage: str, recipe: str) -> None:
     now = run.current(place, recipe)
     if stage == "train":
         train(now, emit)
+    elif stage == "drift":
+        from adaptory.profile.comparison import compare
+
+        compare(now, open_store(place.store))
     else:
         from adaptory.evaluation import evaluate
 
@@ -31,5 +35,6 @@ def _perform_on_run(place: Workspace, stage: str, recipe: str) -> None:
 
 
 def _perform_on_data(place: Workspace, stage: str, name: str) -> None:
-    stages = {"fetch": data.fetch, "validate": data.validate, "split": data.split, "base": bases.place}
+    stages = {"fetch": data.fetch, "validate": data.validate, "split": data.split}
+    stages |= {"base": bases.place, "profile": profile.profile}
     stages[stage](place, load(place.recipes_file, name))

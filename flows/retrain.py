@@ -1,4 +1,4 @@
-"""Retrain: new data -> prepare -> fine-tune -> evaluate -> decide -> promote.
+"""Retrain: new data -> prepare -> compare -> fine-tune -> evaluate -> decide -> promote.
 
     python -m flows.retrain sentiment      (what `adaptory retrain` runs, and what a worker runs)
 """
@@ -9,6 +9,7 @@ from prefect import flow
 
 from adaptory import workspace
 from adaptory.run import Outcome
+from tasks.compare import compare
 from tasks.decide import decide
 from tasks.evaluate import evaluate
 from tasks.fine_tune import fine_tune
@@ -17,16 +18,19 @@ from tasks.promote import promote, settled
 
 
 @flow(flow_run_name="retrain-{recipe}")
-def retrain(recipe: str = "sentiment") -> Outcome:
+def retrain(recipe: str = "sentiment", accept_drift: bool = False) -> Outcome:
     """Retrains one recipe and promotes the candidate only if the gate lets it pass.
 
     Args:
         recipe: A name under `recipes:` in params.yaml.
+        accept_drift: Train although the data drifted away from the champion's.
     """
     workspace.find().activate()
     run = prepare(recipe)
     if ended := settled(run):
         return ended
+    if held := compare(run, accept_drift):
+        return held
     candidate = fine_tune(run)
     evidence = evaluate(run, candidate)
     verdict = decide(run, candidate, evidence)
@@ -36,4 +40,4 @@ def retrain(recipe: str = "sentiment") -> Outcome:
 if __name__ == "__main__":
     from tasks.script import run_as_script
 
-    sys.exit(run_as_script(retrain, *sys.argv[1:]))
+    sys.exit(run_as_script(retrain, sys.argv[1], "accept-drift" in sys.argv[2:]))

@@ -3,13 +3,15 @@
 import re
 from typing import Any
 
-from adaptory.errors import UserError
+from adaptory.errors import ServerError, UserError
 
 
 def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     """A fault that a person must mend does not go away by itself."""
     try:
         state.result()
+    except ServerError:
+        return True
     except UserError:
         return False
     except Exception:

@@ -5,7 +5,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from adaptory import data, params, reach, workspace
-from adaptory.run import Run
+from adaptory.run import Run, check_trainable
 from tasks.common import key, worth_retrying
 
 
@@ -14,6 +14,7 @@ def prepare(name: str) -> Run:
     """Returns the run on the newest data: its dataset version is in the DVC remote."""
     place = workspace.find()
     made = params.load(place.recipes_file, name)
+    check_trainable(made)
     reach.check_tracking(place)
     dataset = data.prepare(place, made)
     create_table_artifact(

@@ -18,7 +18,7 @@ class _UserFaultsAreToldOnce(logging.Filter):
         return not isinstance(fault, UserError) and not any(name in message or name[:-1] + ":" in message for name in self._NAMES)
 
 
-def run_as_script(flow: Any, *arguments: str) -> int:
+def run_as_script(flow: Any, *arguments: str | bool) -> int:
     """Runs the flow and prints its outcome as the last line; returns the exit code."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_UserFaultsAreToldOnce())

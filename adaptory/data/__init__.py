@@ -1,11 +1,14 @@
-"""From sources to a dataset version, as three DVC stages: fetch, validate, split.
+"""From sources to a dataset version, as DVC stages: fetch, validate, split, profile.
 
 Guarantees: every input row ends in exactly one of train, validation, test, quarantine; a row's split is a
-function of its document and the recipe's salt alone; no text is in two splits; same inputs, same bytes.
+function of its document and the recipe's salt alone; no text and no near-copy of one is in two splits; same inputs,
+same bytes.
 """
 
 from adaptory.data.dataset import Dataset, dataset_version, read_split
-from adaptory.data.prepare import pending, prepare
-from adaptory.data.stages import fetch, split, validate
+from adaptory.data.fetching import fetch
+from adaptory.data.prepare import pending, prepare, pull
+from adaptory.data.splitting import split
+from adaptory.data.validation import validate
 
-__all__ = ["Dataset", "dataset_version", "fetch", "pending", "prepare", "read_split", "split", "validate"]
+__all__ = ["Dataset", "dataset_version", "fetch", "pending", "prepare", "pull", "read_split", "split", "validate"]

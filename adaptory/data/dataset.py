@@ -5,9 +5,10 @@ from typing import Any
 import yaml
 
 from adaptory import fingerprint
+from adaptory.data import shards
 from adaptory.data.splits import SPLITS
 from adaptory.errors import DataError
-from adaptory.recipe import Frozen
+from adaptory.recipe import Frozen, Task
 from adaptory.workspace import Workspace
 
 CARD = "dataset.json"
@@ -16,9 +17,10 @@ CARD = "dataset.json"
 class Card(Frozen):
     """What the split stage writes beside the splits."""
 
-    schema_version: str = "dataset/v1"
+    schema_version: str = "dataset/v2"
+    task: Task
     classes: tuple[str, ...]
-    counts: dict[str, dict[str, int]]  # split -> class -> rows
+    counts: dict[str, dict[str, int]]  # split -> class -> rows; without classes, one number of rows
     sources: dict[str, int]
     quarantined: dict[str, int]  # reason -> rows
     rows_in: int
@@ -60,12 +62,13 @@ def dataset_version(workspace: Workspace, recipe: str) -> Dataset:
 
 def stage_names(recipe: str) -> list[str]:
     """The DVC stages of a recipe, in order."""
-    return [f"{stage}@{recipe}" for stage in ("fetch", "validate", "split", "base")]
+    return [f"{stage}@{recipe}" for stage in ("fetch", "validate", "split", "base", "profile")]
 
 
 def read_split(workspace: Workspace, recipe: str, split: str) -> Any:
-    """One split as a polars DataFrame: row, source, group, text, label, value."""
+    """One split as a polars DataFrame: row, source, file, line, group, and the columns of the task."""
     import polars
 
     assert split in SPLITS, split
-    return polars.read_parquet(workspace.data(recipe) / "splits" / f"{split}.parquet")
+    table = polars.read_parquet(shards.files(workspace.data(recipe) / "splits", split))
+    return table.with_columns(polars.col("group").fill_null(polars.col("row")))

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from adaptory.data.dataset import Dataset, dataset_version, stage_names
-from adaptory.data.stages import sources_changed
+from adaptory.data.fetching import sources_changed
 from adaptory.errors import StageError
 from adaptory.process import raise_what_it_said, told_errors
 from adaptory.recipe import Recipe
@@ -38,6 +40,49 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
         return dataset_version(workspace, recipe.name)
 
 
+def pull(workspace: Workspace, recipe: Recipe) -> Dataset:
+    """Brings exactly the data that dvc.lock names from the DVC remote, verified; makes nothing itself.
+
+    Raises StageError, and leaves what was there, when the remote lacks an object or holds other bytes.
+    """
+    from filelock import FileLock
+
+    workspace.home.mkdir(parents=True, exist_ok=True)
+    with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
+        names = stage_names(recipe.name)
+        # First everything into the cache, where it is verified; only then into place.
+        try:
+            _dvc(workspace, ["fetch", *names], ["checkout", "--force", *names])
+        except StageError as fault:
+            told = ", ".join(f"{md5} is {name}" for md5, name in _absent(workspace, names))
+            raise StageError(f"the DVC remote cannot give what dvc.lock names{': ' * bool(told)}{told} ({fault})") from None
+        return dataset_version(workspace, recipe.name)
+
+
+# The files of some folders (by the md5 of their lists) that did not arrive in the cache: missing there, or refused.
+_ABSENT = """
+import json, sys
+from dvc.repo import Repo
+repo = Repo()
+remote, cache = repo.cloud.get_remote_odb(), repo.cache.local
+for folder in sys.argv[1:]:
+    for item in json.loads(remote.fs.cat_file(remote.oid_to_path(folder))):
+        if not cache.exists(item["md5"]):
+            print(folder, item["md5"], item["relpath"])
+"""
+
+
+def _absent(workspace: Workspace, stages: list[str]) -> list[tuple[str, str]]:
+    """md5 and name of every file that the remote did not give."""
+    lock = yaml.safe_load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    outs = {out["md5"]: out["path"] for stage in stages for out in lock.get(stage, {}).get("outs", ())}
+    command = [sys.executable, "-c", _ABSENT, *outs]
+    environment = workspace.environment()
+    done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
+    found = (line.split(" ", 2) for line in done.stdout.splitlines())
+    return [(md5, f"{outs[folder]}/{name}") for folder, md5, name in found]
+
+
 def pending(workspace: Workspace, recipe: Recipe) -> bool:
     """Whether anything the data depends on has changed since it was prepared."""
     if sources_changed(workspace, recipe) or not (workspace.root / "dvc.lock").is_file():
@@ -61,5 +106,6 @@ def _dvc(workspace: Workspace, *commands: list[str], check: bool = True) -> int:
         if done.returncode and check:
             raise_what_it_said(told)
             last = [line for line in done.stderr.splitlines() if line.strip()][-3:]
-            raise StageError(f"dvc {' or '.join(words[0] for words in commands)} failed: {' '.join(last) or done.stdout[-500:]}")
+            done_words = " or ".join(words[0] for words in commands)
+            raise StageError(f"dvc {done_words} failed: {' '.join(last) or done.stdout[-500:]}")
     return done.returncode

@@ -1,90 +1,100 @@
-"""Raw bytes to typed rows: what cannot be read is set aside with its bytes, line and reason."""
+"""Cells to typed rows, a column at a time: what cannot be used is refused with its bytes, line and reason."""
 
-import csv
 import html
-import io
-import json
-import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from adaptory.errors import DataError
-from adaptory.recipe import Data, Label, Source
+from adaptory.data import chats
+from adaptory.data.lines import Refused
+from adaptory.data.pieces import LINE, Piece
+from adaptory.data.splits import normalised
+from adaptory.recipe import Data, Label, Source, Task
 
-MAX_LINE = 1 << 20  # bytes
+NAMES = ("row", "source", "file", "line", "group")
+# The columns of a task's rows; all are text but `value`.
+CONTENT: dict[Task, tuple[str, ...]] = {
+    "classification": ("text", "label", "value"),
+    "regression": ("text", "value"),
+    "pair_classification": ("text", "text_pair", "label", "value"),
+    "sft": ("messages",),
+    "preference": ("prompt", "chosen", "rejected"),
+    "text": ("text",),
+}
+ASKED: tuple[Task, ...] = ("sft", "preference")  # tasks in which several rows may share what is asked
+_TEXTS = ("text", "text_pair", "prompt", "response", "messages", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One example: `row` names it in every later file."""
+class Typed:
+    """The rows of a piece as a table (NAMES and the task's CONTENT), and the lines that are none."""
 
-    row: str
-    source: str
-    group: str
-    text: str
-    label: str
-    value: float | None
+    table: Any
+    refused: tuple[Refused, ...]
+    unreadable: frozenset[int] = frozenset()  # lines among them that were no row at all
 
 
-@dataclass(frozen=True)
-class Refused:
-    """A row that cannot be used, with all that is needed to find and mend it."""
+def schema(task: Task) -> dict[str, Any]:
+    """The columns of a table of rows. A row's name is unique within the recipe's data; no `group` means a group of its own."""
+    import polars
 
-    source: str
-    line: int
-    reason: str
-    raw: bytes
+    kinds = {"line": polars.UInt32, "value": polars.Float64}
+    return {name: kinds.get(name, polars.String) for name in (*NAMES, *CONTENT[task])}
 
 
-class _Fault(ValueError):  # noqa: N818
-    """Why one row is refused."""
+def typed(piece: Piece, name: str, source: Source, file: str, data: Data, task: Task) -> Typed:
+    """Every line of the piece, as a row or as a refusal."""
+    import polars
+
+    cells = piece.parse()
+    unreadable = frozenset(one.line for one in cells.refused)
+    if not cells.table.height:
+        return Typed(polars.DataFrame(schema=schema(task)), cells.refused, unreadable)
+    columns = data.fields.columns(source)
+    table = cells.table.select(LINE, *(polars.col(column).alias(field) for field, column in columns.items()))
+    absent = [polars.when(polars.col(field).is_null()).then(polars.lit(f"no {column!r}")) for field, column in columns.items()]
+    table = table.with_columns(polars.coalesce(absent).alias("absent"))
+    reasons = [polars.col("absent")]
+    for field in [field for field in _TEXTS if field in columns]:
+        table = table.with_columns(_clean(table[field], source).alias(field))
+        cell = polars.col(field)
+        reasons.append(polars.when(cell == "").then(polars.lit(f"empty {field}")))
+        reasons.append(polars.when(cell.str.contains("\0", literal=True)).then(polars.lit(f"NUL in {field}")))
+    for field in [field for field in ("id", "group") if field in columns]:
+        table = table.with_columns(polars.col(field).str.strip_chars())
+        reasons.append(polars.when(polars.col(field) == "").then(polars.lit(f"empty {field}")))
+    if "label" in columns:
+        table, faults = _labelled(table, data.label)
+        reasons += faults
+    if "value" in columns:
+        table, faults = _numbers(table.rename({"value": "cell"}), columns["value"])
+        reasons += faults
+    if task == "sft":
+        table, faults = _chat(table, "messages" in columns)
+        reasons += faults
+    table = table.with_columns(polars.coalesce(reasons).alias("reason"))
+    refused = table.filter(polars.col("reason").is_not_null()).select(LINE, "reason").iter_rows()
+    bad = [Refused(line, reason, piece.raw(line)) for line, reason in refused]
+    good = _named(table.filter(polars.col("reason").is_null()), name, file, data, task)
+    return Typed(good, tuple(sorted([*cells.refused, *bad], key=lambda one: one.line)), unreadable)
 
 
-Cells = dict[str, str]
+def _clean(cells: Any, source: Source) -> Any:
+    """Composed letters, no space at the ends, and no HTML entities where the recipe says so."""
+    if source.html_entities == "decode":
+        cells = _changed(cells, cells.str.contains("&", literal=True), _decoded)
+    beyond_ascii = cells.str.len_bytes() != cells.str.len_chars()
+    return _changed(cells, beyond_ascii, lambda text: unicodedata.normalize("NFC", text)).str.strip_chars()
 
 
-def read(name: str, source: Source, path: Path, data: Data) -> Iterator[Row | Refused]:
-    """Every line of a source's file, in order, as a row or a refusal.
-
-    Raises DataError when the whole file cannot be read: a needed column is not in it.
-    """
-    lines = _lines(path)
-    columns, parse = _parser(source, lines)
-    needed = {"fields.id": data.fields.id, "fields.text": data.fields.text, "label.column": data.label.column}
-    for key, column in needed.items():
-        if columns is not None and column not in columns:
-            raise DataError(
-                f"source {name!r} has no column {column!r} (data.{key}); its columns are "
-                f"{', '.join(columns)}. Correct data.{key}, or the source's columns."
-            )
-    for number, raw in lines:
-        try:
-            yield _row(name, source, parse(raw), data)
-        except _Fault as fault:
-            yield Refused(name, number, str(fault), raw)
-
-
-def _row(name: str, source: Source, cells: Cells, data: Data) -> Row:
-    fields = data.fields
-    for column in (fields.id, fields.text, data.label.column):
-        if column not in cells:
-            raise _Fault(f"no {column!r}")
-    text = _decoded(cells[fields.text]) if source.html_entities == "decode" else cells[fields.text]
-    text = unicodedata.normalize("NFC", text).strip()
-    if not text:
-        raise _Fault("empty text")
-    if "\0" in text:
-        raise _Fault("NUL in text")
-    identity = cells[fields.id].strip()
-    if not identity:
-        raise _Fault("empty id")
-    group = re.match(fields.group_pattern, identity) if fields.group_pattern else None
-    label, value = _label(cells[data.label.column].strip(), data.label)
-    document = f"{name}:{group[0] if group else identity}"
-    return Row(f"{name}:{identity}", name, document, text, label, value)
+def _changed(cells: Any, where: Any, change: Callable[[str], str]) -> Any:
+    """Few cells need Python's slower functions: only these take the way through it."""
+    places = where.fill_null(False).arg_true()
+    if not len(places):
+        return cells
+    return cells.scatter(places, [change(cell) for cell in cells.gather(places)])
 
 
 def _decoded(text: str) -> str:
@@ -94,77 +104,88 @@ def _decoded(text: str) -> str:
     return text
 
 
-def _label(cell: str, label: Label) -> tuple[str, float | None]:
-    if label.neutral_band is None:
-        if cell not in label.classes:
-            raise _Fault(f"unknown label {cell!r}; the recipe's classes are {', '.join(label.classes)}")
-        return cell, None
-    try:
-        value = float(cell)
-    except ValueError:
-        raise _Fault(f"{label.column} {cell!r} is not a number") from None
-    if not math.isfinite(value):
-        raise _Fault(f"{label.column} {cell!r} is not finite")
-    low, middle, high = label.classes
-    if abs(value) < label.neutral_band:
-        return middle, value
-    return (high if value > 0 else low), value
+def _labelled(table: Any, label: Label) -> tuple[Any, list[Any]]:
+    """`label` as one of the classes, and the `value` it was cut from; with what is wrong elsewhere."""
+    import polars
+
+    cell = polars.col("label").str.strip_chars()
+    if label.neutral_band is not None:
+        table, faults = _numbers(table.with_columns(cell.alias("cell")), label.column)
+        value, (low, middle, high) = polars.col("value"), label.classes
+        named = (
+            polars.when(value.abs() < label.neutral_band).then(polars.lit(middle))
+            .when(value > 0).then(polars.lit(high)).otherwise(polars.lit(low))
+        )  # fmt: skip
+        return table.with_columns(named.alias("label")), faults
+    known = ", ".join(label.classes)
+    fault = polars.format("unknown label '{}'; the recipe's classes are " + known.replace("{", "{{"), cell)
+    table = table.with_columns(cell, polars.lit(None, dtype=polars.Float64).alias("value"))
+    return table, [polars.when(~polars.col("label").is_in(label.classes)).then(fault)]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines without their ends and without a byte order mark; blank lines are no rows."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            raw = line.rstrip(b"\r\n")
-            if number == 1:
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            if raw:
-                yield number, raw
+def _numbers(table: Any, column: str) -> tuple[Any, list[Any]]:
+    """`cell` as the number `value`; with what is wrong elsewhere."""
+    import polars
+
+    cell, value = polars.col("cell").str.strip_chars(), polars.col("value")
+    table = table.with_columns(cell.cast(polars.Float64, strict=False).alias("value"))
+    return table, [
+        polars.when(value.is_null()).then(polars.format("{} '{}' is not a number", polars.lit(column), cell)),
+        polars.when(~value.is_finite()).then(polars.format("{} '{}' is not finite", polars.lit(column), cell)),
+    ]
 
 
-def _parser(
-    source: Source, lines: Iterator[tuple[int, bytes]]
-) -> tuple[tuple[str, ...] | None, Callable[[bytes], Cells]]:
-    """The columns of a file, if the format fixes them, and how one of its lines becomes cells."""
-    if source.format == "jsonl":
-        return None, _json_cells
-    split = _tsv_cells if source.format == "tsv" else _csv_cells
-    columns = source.columns or tuple(split(_decode(next(lines, (1, b""))[1])))
+def _chat(table: Any, given: bool) -> tuple[Any, list[Any]]:
+    """`messages` as a chat in its one written form; with what is wrong elsewhere."""
+    import polars
 
-    def parse(raw: bytes) -> Cells:
-        cells = split(_decode(raw))
-        if len(cells) != len(columns):
-            raise _Fault(f"{len(cells)} cells where {len(columns)} columns are expected")
-        return dict(zip(columns, cells, strict=True))
-
-    return columns, parse
+    if given:
+        checked = [chats.checked(cell) for cell in table["messages"]]
+    else:
+        checked = [chats.of_pair(prompt, response) for prompt, response in table.select("prompt", "response").iter_rows()]
+    faults = polars.Series("chat_fault", [fault for _, fault in checked], dtype=polars.String)
+    texts = polars.Series("messages", [text for text, _ in checked], dtype=polars.String)
+    return table.with_columns(texts, faults), [polars.col("chat_fault")]
 
 
-def _decode(raw: bytes) -> str:
-    if len(raw) > MAX_LINE:
-        raise _Fault(f"line of {len(raw)} bytes; the limit is {MAX_LINE}")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as fault:
-        raise _Fault(f"not UTF-8 at byte {fault.start}") from None
+def _named(table: Any, name: str, file: str, data: Data, task: Task) -> Any:
+    """Every row with its own name and that of the document it belongs to."""
+    import polars
+
+    if data.fields.id:
+        identity = polars.format("{}:{}", polars.lit(name), polars.col("id")).alias("row")
+    else:
+        digests = [f"{name}:{digest}" for digest in _digests(table.select(CONTENT[task]))]
+        identity = polars.Series("row", digests, dtype=polars.String)
+    table = table.with_columns(identity)
+    if data.fields.group:
+        document = polars.format("{}:{}", polars.lit(name), polars.col("group"))
+    elif data.fields.group_pattern:
+        pattern = re.compile(data.fields.group_pattern)
+        found = [(match[0] if (match := pattern.match(cell)) else cell) for cell in table["id"]]
+        document = polars.format("{}:{}", polars.lit(name), polars.Series("group", found, dtype=polars.String))
+    elif task in ASKED:
+        # Answers to one prompt belong together, whichever source they come from.
+        asked = normalised(leaks(table, task)).to_frame()
+        document = polars.Series("group", [f"prompt:{digest}" for digest in _digests(asked)], dtype=polars.String)
+    else:
+        document = polars.lit(None, dtype=polars.String)  # the row itself; not written twice
+    places = {"source": polars.lit(name), "file": polars.lit(file), "group": document}
+    return table.with_columns(**places).select(*schema(task)).cast(schema(task))
 
 
-def _tsv_cells(line: str) -> list[str]:
-    return line.split("\t")
+def leaks(table: Any, task: Task) -> Any:
+    """The text of a row that must not be met in two splits: what is asked, or all that is said."""
+    if task == "sft":
+        return table["messages"].map_elements(chats.prompt, return_dtype=table["messages"].dtype)
+    if task == "pair_classification":
+        return table["text"] + "\n" + table["text_pair"]
+    return table["prompt" if task == "preference" else "text"]
 
 
-def _csv_cells(line: str) -> list[str]:
-    try:
-        return next(csv.reader(io.StringIO(line), strict=True), [])
-    except csv.Error as fault:
-        raise _Fault(f"not CSV: {fault}") from None
+def _digests(table: Any) -> list[str]:
+    """A digest of each row's content: 128 bits, the same on every machine."""
+    import xxhash
 
-
-def _json_cells(raw: bytes) -> Cells:
-    try:
-        value = json.loads(_decode(raw))
-    except (json.JSONDecodeError, RecursionError) as fault:
-        raise _Fault(f"not JSON: {fault}") from None
-    if not isinstance(value, dict):
-        raise _Fault(f"a JSON {type(value).__name__} where an object is expected")
-    return {key: cell if isinstance(cell, str) else json.dumps(cell) for key, cell in value.items()}
+    texts = ("\0".join("" if cell is None else str(cell) for cell in row) for row in table.iter_rows())
+    return [xxhash.xxh3_128_hexdigest(text.encode()) for text in texts]

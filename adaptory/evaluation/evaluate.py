@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from adaptory import bases, fingerprint
+from adaptory import bases, fingerprint, profile
 from adaptory.data import read_split
-from adaptory.errors import UserError
+from adaptory.data.splits import hashes_of
+from adaptory.errors import DataError, UserError
 from adaptory.evaluation import baselines, metrics, plots, scores
+from adaptory.evaluation.data_report import DOMAINS
+from adaptory.evaluation.embeddings import embed
 from adaptory.evaluation.scores import Answers, Truth
 from adaptory.gate import Evidence
+from adaptory.profile import history as data_history
+from adaptory.profile.domains import distances
 from adaptory.recipe import Recipe
 from adaptory.registry import ledger
 from adaptory.release import fetch_release
@@ -23,6 +29,7 @@ from adaptory.training.candidate import CURVE
 from adaptory.workspace import Workspace
 
 SCORES, EVIDENCE, EXAMPLE = "scores.parquet", "evidence.json", "example.json"
+FRESH, SEEN = "new since the champion", "trained on before"
 
 
 def read(folder: Path) -> Evidence | None:
@@ -43,8 +50,15 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
     run.folder.mkdir(parents=True, exist_ok=True)
     base = workspace.data(recipe.name) / "base"
     train, test = (read_split(workspace, recipe.name, split) for split in ("train", "test"))
+    marks = history_marks(run, store, test)
+    excluded = 0
+    if recipe.evaluation.exclude_seen:
+        seen = marks.pop(SEEN)
+        test, marks, excluded = test.filter(~seen), {name: rows[~seen] for name, rows in marks.items()}, int(seen.sum())
+        if not test.height:
+            raise DataError("every test row was trained on before, and evaluation.exclude_seen leaves none; add test rows")
     texts = test["text"].to_list()
-    truth = _truth(recipe, test)
+    truth = _truth(recipe, test, marks)
     emit({"event": "stage", "what": f"scoring the candidate on {len(texts):,} test rows"})
     answers = [_adapter(run.candidate_folder, base, candidate, texts, "candidate")]
     _write_example(run.folder / EXAMPLE, candidate, texts, answers[0])
@@ -68,6 +82,7 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
     pictures.mkdir(exist_ok=True)
     plots.confusion(run.folder / SCORES, pictures / "confusion.png")
     plots.learning_curve(run.candidate_folder / CURVE, pictures / "learning.png")
+    _look_at_data(run, store, champion, pictures)
     models, differences = metrics.compare(
         truth, answers, candidate.classes, settings.resamples, settings.confidence, settings.seed
     )
@@ -88,6 +103,8 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
         resamples=settings.resamples,
         confidence=settings.confidence,
         seed=settings.seed,
+        slice_rows={name: int(rows.sum()) for name, rows in metrics.slices(truth).items()},
+        excluded=excluded,
         models=models,
         differences=differences,
     )
@@ -95,13 +112,37 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
     return evidence
 
 
-def _truth(recipe: Recipe, test: Any) -> Truth:
+def _look_at_data(run: Run, store: ObjectStore, champion: ledger.Record | None, pictures: Path) -> None:
+    """Draws the data beside the champion's, and measures how far its sources lie apart."""
+    name, workspace = run.recipe.name, run.workspace
+    folder = workspace.data(name) / "profile"
+    old = data_history.fetch(store, name, champion.data, workspace.cache) if champion else None
+    plots.data(profile.read(folder), profile.read(old) if old else None, pictures / "data.png")
+    base, max_tokens = workspace.data(name) / "base", run.recipe.training.max_tokens
+    found = distances(folder, lambda texts: embed(base, texts, max_tokens))
+    (run.folder / DOMAINS).write_text(json.dumps([one.model_dump() for one in found]) + "\n", encoding="utf-8")
+
+
+def history_marks(run: Run, store: ObjectStore, test: Any) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which test rows arrived since the champion, and which an earlier champion (or this one) was trained on."""
+    name = run.recipe.name
+    records = ledger.history(store, name)
+    kept = {one.data: data_history.fetch(store, name, one.data, run.workspace.cache) for one in records}
+    hashes = hashes_of(test["text"])
+    marks = {SEEN: data_history.trained_on([folder for folder in kept.values() if folder], hashes)}
+    if records and (folder := kept[records[-1].data]) and records[-1].data != run.dataset.digest:
+        marks[FRESH] = data_history.not_in(folder, hashes)
+    return marks
+
+
+def _truth(recipe: Recipe, test: Any, marks: dict[str, npt.NDArray[np.bool_]]) -> Truth:
     number = {label: place for place, label in enumerate(recipe.data.label.classes)}
     return Truth(
         rows=tuple(test["row"]),
         sources=tuple(test["source"]),
         labels=np.array([number[label] for label in test["label"]]),
         values=None if recipe.data.label.neutral_band is None else test["value"].to_numpy(),
+        marks=marks,
     )
 
 

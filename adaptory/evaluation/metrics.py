@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from adaptory.evaluation.scores import Answers, Floats, Ints, Truth
 from adaptory.gate.evidence import ClassScores, Difference, Estimate, ModelScores
@@ -84,8 +85,14 @@ def estimate(value: float | None, draws: Floats, confidence: float) -> Estimate:
 
 
 def _slices(truth: Truth, answers: Answers, classes: int) -> dict[str, dict[Metric, float | None]]:
+    return {name: values(truth, answers, classes, np.flatnonzero(rows)) for name, rows in slices(truth).items()}
+
+
+def slices(truth: Truth) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which rows are in each slice: those of a source, and those with a mark (if there are any)."""
     sources = np.array(truth.sources)
-    return {name: values(truth, answers, classes, np.flatnonzero(sources == name)) for name in sorted(set(truth.sources))}
+    found = {name: sources == name for name in sorted(set(truth.sources))}
+    return found | {name: rows for name, rows in truth.marks.items() if rows.any()}
 
 
 def _resampled(truth: Truth, answers: Answers, classes: int, resamples: int, seed: int) -> dict[Metric, Floats]:

@@ -1,10 +1,12 @@
-"""The pictures of a report, as PNG files: confusion matrix and learning curve."""
+"""The pictures of a report, as PNG files: confusion matrix, learning curve, the data."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from adaptory.profile.profile import EDGES, Profile
 
 _INK, _SOFT, _FIRST, _SECOND = "#1f2933", "#9aa5b1", "#1f6feb", "#d1495b"
 
@@ -65,11 +67,45 @@ def learning_curve(events: Path, path: Path) -> None:
     figure.savefig(path)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def data(now: Profile, then: Profile | None, path: Path) -> None:
+    """The share of each class in each source, and how long texts are; the champion's data in grey."""
+    figure, (left, right) = _figures(9.0, 3.4, 2)
+    classes, sources = list(now.labels), list(now.by_source)[::-1]
+    shades = [_SECOND, _SOFT, _FIRST] if len(classes) == 3 else [_FIRST, _SECOND, _SOFT, "#e8a33d", "#2a9d8f", "#8d6cab"]
+    start = np.zeros(len(sources))
+    for place, name in enumerate(classes):
+        share = np.array([now.by_source[source].get(name, 0) / max(1, sum(now.by_source[source].values())) for source in sources])
+        left.barh(sources, share, left=start, color=shades[place % len(shades)], label=name, height=0.7)
+        start += share
+    left.set_xlim(0, 1)
+    left.set_xlabel("share of the source's rows")
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(classes)), frameon=False, fontsize=8)
+    used = max(place for one in (now, then) if one for place, count in enumerate(one.words.counts) if count) + 1
+    edges = np.array([1, *EDGES])[: used + 1]
+    for one, colour, label in ((then, _SOFT, "the champion's data"), (now, _FIRST, "this data")):
+        if one:
+            shares = np.array(one.words.counts[: len(edges) - 1]) / max(1, sum(one.words.counts))
+            right.stairs(shares, edges, color=colour, linewidth=2, label=label)
+    right.set_xscale("log", base=2)
+    right.xaxis.set_major_formatter("{x:g}")
+    right.set_xlabel("words per text")
+    right.set_ylabel("share of rows")
+    if then:
+        right.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+
+
+def _figures(width: float, height: float, count: int) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK, labelsize=9)
-    return figure, axes
+    many = figure.subplots(1, count, squeeze=False)[0]
+    for axes in many:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=_INK, labelsize=9)
+    return figure, many
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    figure, axes = _figures(width, height, 1)
+    return figure, axes[0]

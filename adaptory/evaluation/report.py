@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from adaptory import fingerprint
+from adaptory.evaluation import data_report
 from adaptory.gate import Estimate, Evidence, ModelScores, Verdict
 from adaptory.recipe import Metric
 from adaptory.run import Run
@@ -37,6 +38,8 @@ def markdown(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdic
         _classes(evidence.of("candidate")[0]),
         _slices(evidence),
         "![confusion matrix](confusion.png)\n\n![learning curve](learning.png)",
+        "## The data",
+        data_report.section(run),
         "## Made from",
         _lineage(run, candidate, evidence),
     ]) + "\n"
@@ -97,6 +100,7 @@ def _slices(evidence: Evidence) -> str:
     models = ordered(evidence)
     sources = list(models[0].slices)
     lines = [f"| {METRICS[metric]} | " + " | ".join(sources) + " |", "|---|" + "---:|" * len(sources)]
+    lines.append("| rows | " + " | ".join(f"{evidence.slice_rows.get(name, 0):,}" for name in sources) + " |")
     for model in models:
         cells = [model.slices[s].get(metric) for s in sources]
         lines.append(f"| {title(model, evidence)} | " + " | ".join("–" if c is None else f"{c:.3f}" for c in cells) + " |")
@@ -132,6 +136,7 @@ table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; } th:first-child { text-align: left; }
 img { max-width: 48%; vertical-align: top; background: #fff; border-radius: 4px; } p:has(> img) { display: inline; }
+img[alt^="classes and"] { max-width: 100%; }
 code { font-size: .9em; } ul { padding-left: 0; list-style: none; }
 @media (max-width: 46rem) { img { max-width: 100%; } table { display: block; overflow-x: auto; } }
 """

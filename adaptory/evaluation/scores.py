@@ -1,6 +1,6 @@
 """Per-example scores: what each model said of each test row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ class Truth:
     sources: tuple[str, ...]
     labels: Ints
     values: Floats | None
+    marks: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)  # further slices: which rows are in them
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from adaptory import fingerprint
 from adaptory.recipe import Frozen, Metric
 
@@ -34,7 +36,7 @@ class ModelScores(Frozen):
     kind: Literal["candidate", "champion", "baseline"]
     metrics: dict[Metric, Estimate]
     classes: dict[str, ClassScores]
-    slices: dict[str, dict[Metric, float | None]]  # source -> metric -> value
+    slices: dict[str, dict[Metric, float | None]]  # source or mark -> metric -> value
 
 
 class Difference(Frozen):
@@ -65,6 +67,8 @@ class Evidence(Frozen):
     resamples: int
     confidence: float
     seed: int
+    slice_rows: dict[str, int] = Field(default={})  # source or mark -> rows
+    excluded: int = 0  # test rows left out because an earlier champion was trained on them
     models: tuple[ModelScores, ...]
     differences: tuple[Difference, ...]
 

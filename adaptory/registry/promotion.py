@@ -6,6 +6,7 @@ from pathlib import Path
 
 from adaptory.errors import IntegrityError
 from adaptory.gate import Evidence, Verdict
+from adaptory.profile import history as history_of_data
 from adaptory.registry.ledger import Record, append, head, history
 from adaptory.release.build import build_release, store_release
 from adaptory.run import Run
@@ -39,6 +40,7 @@ def promote(
         return champion
     if (champion.candidate if champion else None) != evidence.champion:
         return None
+    history_of_data.keep(store, model, run.dataset, run.workspace.data(model) / "profile")
     release = store_release(store, model, build_release(run, candidate, evidence, verdict))
     records = history(store, model)
     record = Record(

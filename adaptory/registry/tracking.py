@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from adaptory import fingerprint
 from adaptory.gate import Evidence, Verdict
 from adaptory.registry.promotion import git_commit
 from adaptory.run import Run
@@ -137,7 +138,7 @@ def _log_datasets(mlflow: Any, run_id: str, run: Run) -> None:
 
     inputs = []
     for split, counts in run.dataset.card.counts.items():
-        digest = run.dataset.card.files[f"{split}.parquet"]
+        digest = fingerprint.of_json({n: d for n, d in run.dataset.card.files.items() if n.startswith(f"{split}-")})
         entity = Dataset(
             name=f"{run.recipe.name}-{split}",
             digest=digest.removeprefix("sha256:")[:32],

@@ -139,9 +139,7 @@ class S3Store:
         self._call("put_object", key, Body=data, IfNoneMatch="*")
 
     def keys(self, prefix: str) -> list[str]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self.prefix + prefix
-        )
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
         found = (item["Key"] for page in pages for item in page.get("Contents", ()))
         return sorted(key.removeprefix(self.prefix) for key in found)
 
@@ -167,13 +165,16 @@ class S3Store:
             raise UserError(f"{self.url}/{key}: the store refuses {verb}: {code or fault}") from None
 
 
-def s3_client() -> Any:
+def s3_client(attempts: int = 6) -> Any:
     """A boto3 client with bounded retries and timeouts; AWS_ENDPOINT_URL and the usual keys apply."""
     import boto3
     from botocore.config import Config
 
     settings = Config(
-        connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 6}, s3={"addressing_style": "path"}
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        s3={"addressing_style": "path"},
     )
     # A session of its own: the default one is shared between threads and remembers old credentials.
     return boto3.session.Session().client("s3", config=settings)

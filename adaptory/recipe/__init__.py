@@ -4,119 +4,21 @@
 documentation: docs/recipe.md is made from them.
 """
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from adaptory import fingerprint
+from adaptory.recipe.data import Data, Drift, Fields, Label, Source, Split, SplitName, Task
+from adaptory.recipe.frozen import Digest, Frozen, Name, Share
 
-# These patterns are Rust's: $ is the very end. (Python's $ would let a newline pass.)
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Share = Annotated[float, Field(ge=0, lt=1)]
+__all__ = [
+    "BeatsBaselines", "BeatsChampion", "Criterion", "Data", "Digest", "Drift", "Evaluation", "Fields", "Floor", "Frozen",
+    "Gate", "Label", "Metric", "Name", "Recipe", "Share", "Source", "Split", "SplitName", "Task", "Training",
+]  # fmt: skip
+
 Metric = Literal["macro_f1", "accuracy", "pearson_r"]
 Baseline = Literal["majority", "tfidf", "untuned", "vader"]
-
-
-class Frozen(BaseModel):
-    """A small immutable object: unknown keys, NaN and infinities are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Source(Frozen):
-    """One stream of rows; its name in the recipe becomes the slice column `source`."""
-
-    uri: str = Field(min_length=1)
-    """`pypi:<name>==<version>!<path>[!<path in a nested archive>]`, or a local path that starts with `./` or `/`."""
-    sha256: Digest | None = None
-    """Digest of the archive or file; needed for `pypi:`. Other bytes are refused and removed."""
-    format: Literal["csv", "tsv", "jsonl"]
-    """How rows are written: one to a line."""
-    columns: tuple[str, ...] = ()
-    """Names of the columns, in order; empty: the first line names them (csv, tsv)."""
-    html_entities: Literal["keep", "decode"] = "keep"
-    """`decode` turns `&amp;` into `&`, also where a publisher encoded it twice."""
-
-    @model_validator(mode="after")
-    def _pinned(self) -> "Source":
-        if self.uri.startswith("pypi:") and self.sha256 is None:
-            raise ValueError("a PyPI archive needs its sha256 beside it")
-        return self
-
-
-class Label(Frozen):
-    """Where the class comes from: a column that names it, or a number cut at a band around zero."""
-
-    column: str
-    """The source column that names the class, or holds the number."""
-    classes: tuple[str, ...] = Field(min_length=2)
-    """All classes; with `neutral_band`, the lowest first."""
-    neutral_band: float | None = Field(default=None, gt=0)
-    """If set, the column is a number: below -band is the first class, above +band the last, between them the middle one."""
-
-    @model_validator(mode="after")
-    def _shape(self) -> "Label":
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"classes repeat: {', '.join(self.classes)}")
-        if self.neutral_band is not None and len(self.classes) != 3:
-            raise ValueError(
-                f"neutral_band cuts a number into three classes, but classes names {len(self.classes)}"
-            )
-        return self
-
-
-class Fields(Frozen):
-    """Which source columns feed the task."""
-
-    id: str
-    """The source column that names a row within its source."""
-    text: str
-    """The source column that holds the text."""
-    group_pattern: str | None = None
-    """What this regular expression matches at the start of the id names the document, which never sits in two splits."""
-
-    @model_validator(mode="after")
-    def _compiles(self) -> "Fields":
-        try:
-            re.compile(self.group_pattern or "")
-        except re.error as fault:
-            raise ValueError(f"group_pattern is not a regular expression: {fault}") from None
-        return self
-
-
-class Split(Frozen):
-    """Shares of the groups; the rest trains. The salt is the only way to move a row."""
-
-    validation: Share = 0.10
-    """Share of the documents that choose the best epoch."""
-    test: Share = 0.15
-    """Share of the documents that the gate judges on."""
-    salt: str = "1"
-    """Another salt makes another division; nothing else moves a row."""
-
-    @model_validator(mode="after")
-    def _leaves_training(self) -> "Split":
-        if self.validation + self.test >= 1:
-            raise ValueError(f"validation {self.validation} + test {self.test} leave nothing to train on")
-        return self
-
-
-class Data(Frozen):
-    """What is learned from."""
-
-    sources: dict[Name, Source] = Field(min_length=1)
-    """Named streams of rows; the name becomes the slice column `source`."""
-    fields: Fields
-    """Which columns feed the task."""
-    label: Label
-    """Where the class comes from."""
-    # These two have no default: DVC watches them in params.yaml, and it cannot watch what is not there.
-    split: Split
-    """How the documents are divided."""
-    max_quarantine: Share
-    """A source with a larger share of unusable rows is refused, and the last good data stays."""
 
 
 class Training(Frozen):
@@ -157,8 +59,10 @@ class Evaluation(Frozen):
 
     baselines: tuple[Baseline, ...] = ()
     """What the candidate is compared with."""
-    descriptions: dict[str, str] = {}
+    descriptions: dict[str, str] = Field(default={})
     """What each class means in words: the untuned base picks the class with the nearest embedding."""
+    exclude_seen: bool = False
+    """Leaves test rows out that an earlier champion was trained on; otherwise they are a slice of the report."""
     resamples: int = Field(default=2000, ge=100, le=100_000)
     """Bootstrap draws for every interval."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -217,7 +121,7 @@ class Recipe(Frozen):
     """One model: its data, base, training, comparison and gate."""
 
     name: Name
-    task: Literal["classification"]
+    task: Task
     """What is learned."""
     data: Data
     """What it is learned from."""
@@ -232,7 +136,8 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _coherent(self) -> "Recipe":
-        described, classes = set(self.evaluation.descriptions), set(self.data.label.classes)
+        self.data.check(self.task)
+        described, classes = set(self.evaluation.descriptions), set(self.data.classes)
         if "untuned" in self.evaluation.baselines and described != classes:
             raise ValueError(
                 f"evaluation.descriptions must describe exactly the classes {sorted(classes)} "
@@ -241,8 +146,8 @@ class Recipe(Frozen):
         if "vader" in self.evaluation.baselines and len(classes) != 3:
             raise ValueError("the baseline 'vader' needs three classes: negative, neutral, positive, in this order")
         needs_value = {c.metric for c in self.gate.criteria} & {"pearson_r"}
-        if needs_value and self.data.label.neutral_band is None:
-            raise ValueError("metric 'pearson_r' compares with a number: it needs data.label.neutral_band")
+        if needs_value and (self.data.fields.label is None or self.data.fields.label.neutral_band is None):
+            raise ValueError("metric 'pearson_r' compares with a number: it needs data.fields.label.neutral_band")
         needs_baseline = any(c.kind == "beats_baselines" for c in self.gate.criteria)
         if needs_baseline and not self.evaluation.baselines:
             raise ValueError("gate asks for beats_baselines, but evaluation.baselines is empty")
