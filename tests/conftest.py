@@ -1,12 +1,20 @@
 """Shared fixtures: nothing in a test reaches the network, the user's state, or another test's."""
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 _SHOWN = ("prefect", "mlflow", "dvc", "torch", "transformers", "peft", "polars")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several side by side: each on one core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test asserts on time: the machine may be busy.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_report_header() -> str:

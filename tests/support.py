@@ -56,9 +56,13 @@ def tiny_recipe(**changes: Any) -> dict[str, Any]:
         "task": "classification",
         "data": {
             "sources": {"notes": {"uri": "./incoming/rows.tsv", "format": "tsv", "columns": ["id", "rating", "text"]}},
-            "fields": {"id": "id", "text": "text", "group_pattern": "[0-9]+"},
-            "label": {"column": "rating", "classes": ["negative", "neutral", "positive"], "neutral_band": 0.5},
-            "split": {"validation": 0.1, "test": 0.25},
+            "fields": {
+                "id": "id",
+                "text": "text",
+                "group_pattern": "[0-9]+",
+                "label": {"column": "rating", "classes": ["negative", "neutral", "positive"], "neutral_band": 0.5},
+            },
+            "split": {"validation": 0.1, "test": 0.25, "near_copies": None},
             "max_quarantine": 0.01,
         },
         "base": "./tiny-base",
@@ -100,6 +104,28 @@ def checkout(folder: Path, *, count: int = 400, base: bool = True, **changes: An
     subprocess.run([*git, "add", "--all"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", "A checkout"], check=True)
     return folder
+
+
+def staged(folder: Path, **changes: Any) -> Path:
+    """The stages of the recipe `tiny` without DVC; returns the folder of its data."""
+    from adaptory import data, params, workspace
+
+    write_recipe(folder, **changes)
+    place = workspace.find(folder)
+    made = params.load(place.recipes_file, "tiny")
+    for stage in (data.fetch, data.validate, data.split):
+        stage(place, made)
+    return place.data("tiny")
+
+
+def parts(prepared: Path) -> dict[str, Any]:
+    """Every table of a prepared dataset: the three splits and the quarantine."""
+    import polars
+
+    return {
+        name: polars.read_parquet(prepared / "splits" / f"{name}-*.parquet")
+        for name in ("train", "validation", "test", "quarantine")
+    }
 
 
 def write_recipe(folder: Path, **changes: Any) -> None:

@@ -1,5 +1,6 @@
 """F30-F36 in small: what cannot be read is set aside with line, reason and bytes; nothing else is lost."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,28 +8,52 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptory.data import rows
-from adaptory.data.rows import Refused, Row
+from adaptory.data import readers, rows
+from adaptory.data.lines import Refused
 from adaptory.errors import DataError
-from adaptory.recipe import Data, Source
+from adaptory.recipe import Data
 from tests.support import tiny_recipe
 
+LABEL = {"column": "rating", "classes": ["negative", "neutral", "positive"], "neutral_band": 0.5}
 
-def read(folder: Path, content: bytes, **changes: Any) -> list[Row | Refused]:
+
+def read(folder: Path, content: bytes, task: str = "classification", **changes: Any) -> list[dict[str, Any] | Refused]:
+    """Every row and every refusal of a file with this content, in order."""
     path = folder / "rows"
     path.write_bytes(content)
     data = Data.model_validate(tiny_recipe(**changes)["data"])
-    return list(rows.read("notes", data.sources["notes"], path, data))
+    source = data.sources["notes"]
+    found: dict[int, dict[str, Any] | Refused] = {}
+    columns = sorted(set(data.fields.columns(source).values()))
+    for piece in readers.pieces(path, "notes", source, columns):
+        made = rows.typed(piece, "notes", source, "rows", data, task)  # type: ignore[arg-type]
+        found |= {row["line"]: row for row in made.table.iter_rows(named=True)}
+        found |= {one.line: one for one in made.refused}
+        assert len(made.table) + len(made.refused) == len({*made.table["line"], *(one.line for one in made.refused)}), (
+            "no line is both"
+        )
+    return [found[line] for line in sorted(found)]
 
 
-def only_reason(found: list[Row | Refused]) -> str:
+def good(found: list[dict[str, Any] | Refused]) -> list[dict[str, Any]]:
+    return [row for row in found if isinstance(row, dict)]
+
+
+def only_reason(found: list[dict[str, Any] | Refused]) -> str:
     refused = [row for row in found if isinstance(row, Refused)]
     assert len(refused) == 1, found
     return refused[0].reason
 
 
-def test_a_row_has_its_document_label_and_value(tmp_path: Path) -> None:
-    assert read(tmp_path, b"12_3\t-1.5\tsad film") == [Row("notes:12_3", "notes", "notes:12", "sad film", "negative", -1.5)]
+def notes(form: str, **more: Any) -> dict[str, Any]:
+    return {"data.sources": {"notes": {"uri": "./x", "format": form, **more}}}
+
+
+def test_a_row_has_its_document_place_label_and_value(tmp_path: Path) -> None:
+    assert read(tmp_path, b"12_3\t-1.5\tsad film") == [{
+        "row": "notes:12_3", "source": "notes", "file": "rows", "line": 1, "group": "notes:12",
+        "text": "sad film", "label": "negative", "value": -1.5,
+    }]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -36,99 +61,184 @@ def test_a_row_has_its_document_label_and_value(tmp_path: Path) -> None:
     [("-0.5", "negative"), ("-0.49", "neutral"), ("0", "neutral"), ("0.49", "neutral"), ("0.5", "positive"), ("4", "positive")],
 )
 def test_the_neutral_band_is_open_at_its_ends(tmp_path: Path, rating: str, label: str) -> None:
-    found = read(tmp_path, f"1_1\t{rating}\ttext".encode())[0]
-    assert isinstance(found, Row)
-    assert found.label == label
+    assert good(read(tmp_path, f"1_1\t{rating}\ttext".encode()))[0]["label"] == label
 
 
 def test_crlf_a_byte_order_mark_and_blank_lines_leave_no_trace(tmp_path: Path) -> None:
-    found = read(tmp_path, b"\xef\xbb\xbf1_1\t1\ta\r\n\r\n1_2\t1\tb\r\n")
-    assert [row.text for row in found if isinstance(row, Row)] == ["a", "b"]
-    assert found[0].row == "notes:1_1"  # type: ignore[union-attr]
+    found = good(read(tmp_path, b"\xef\xbb\xbf1_1\t1\ta\r\n\r\n1_2\t1\tb\r\n"))
+    assert [(row["row"], row["line"], row["text"]) for row in found] == [("notes:1_1", 1, "a"), ("notes:1_2", 3, "b")]
 
 
 def test_html_entities_are_decoded_only_where_the_recipe_says_so(tmp_path: Path) -> None:
-    kept = read(tmp_path, b"1_1\t1\tyou &amp; me")[0]
-    source = tiny_recipe()["data"]["sources"]["notes"] | {"html_entities": "decode"}
-    decoded = read(tmp_path, b"1_1\t1\tyou &amp; me", **{"data.sources": {"notes": source}})[0]
-    assert (kept.text, decoded.text) == ("you &amp; me", "you & me")  # type: ignore[union-attr]
-    twice = read(tmp_path, b"1_1\t1\tLord &amp;amp; Taylor", **{"data.sources": {"notes": source}})[0]
-    assert twice.text == "Lord & Taylor"  # type: ignore[union-attr]
+    decode = notes("tsv", columns=["id", "rating", "text"], html_entities="decode")
+    assert good(read(tmp_path, b"1_1\t1\tyou &amp; me"))[0]["text"] == "you &amp; me"
+    assert good(read(tmp_path, b"1_1\t1\tyou &amp; me", **decode))[0]["text"] == "you & me"
+    assert good(read(tmp_path, b"1_1\t1\tLord &amp;amp; Taylor", **decode))[0]["text"] == "Lord & Taylor"
 
 
 def test_decomposed_letters_are_composed(tmp_path: Path) -> None:
-    assert read(tmp_path, "1_1\t1\tcafe\u0301".encode())[0].text == "caf\u00e9"  # type: ignore[union-attr]
+    assert good(read(tmp_path, "1_1\t1\tcafe\u0301".encode()))[0]["text"] == "caf\u00e9"
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (b"1_1\t1\tcaf\xe9", "not UTF-8 at byte 9"),
-        (b"1_1\t1", "2 cells where 3 columns are expected"),
-        (b"1_1\t1\ta\tb", "4 cells where 3 columns are expected"),
-        (b"1_1\tgood\ttext", "rating 'good' is not a number"),
-        (b"1_1\tnan\ttext", "rating 'nan' is not finite"),
-        (b"1_1\t1\t   ", "empty text"),
-        (b"\t1\ttext", "empty id"),
-        (b"1_1\t1\ta\0b", "NUL in text"),
-        (b"1_1\t1\t" + b"x" * (1 << 20), "line of 1048582 bytes; the limit is 1048576"),
-    ],
-)
+BAD_LINES = [
+    (b"1_1\t1\tcaf\xe9", "not UTF-8 at byte 9"),
+    (b"1_1\t1", "2 cells where 3 columns are expected"),
+    (b"1_1\t1\ta\tb", "4 cells where 3 columns are expected"),
+    (b"1_1\tgood\ttext", "rating 'good' is not a number"),
+    (b"1_1\tnan\ttext", "rating 'nan' is not finite"),
+    (b"1_1\t1e999\ttext", "rating '1e999' is not finite"),
+    (b"1_1\t1\t   ", "empty text"),
+    (b"\t1\ttext", "empty id"),
+    (b"1_1\t1\ta\0b", "NUL in text"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_LINES)
 def test_a_bad_row_is_set_aside_with_line_reason_and_bytes(tmp_path: Path, line: bytes, reason: str) -> None:
     found = read(tmp_path, b"1_0\t1\tgood\n" + line + b"\n1_2\t1\tgood too")
-    assert only_reason(found) == reason
-    bad = found[1]
-    assert isinstance(bad, Refused)
-    assert (bad.line, bad.raw) == (2, line)
-    assert len(found) == 3
+    assert found[1] == Refused(2, reason, line)
+    assert len(good(found)) == 2
 
 
 def test_an_unknown_label_is_told_with_the_known_ones(tmp_path: Path) -> None:
     label = {"column": "rating", "classes": ["good", "bad"]}
-    found = read(tmp_path, b"1\tgood\ta\n2\tgreat\tb", **{"data.label": label})
+    found = read(tmp_path, b"1\tgood\ta\n2\tgreat\tb", **{"data.fields.label": label})
     assert only_reason(found) == "unknown label 'great'; the recipe's classes are good, bad"
 
 
-@pytest.mark.parametrize("key", ["data.fields.id", "data.fields.text", "data.label.column"])
-def test_a_missing_column_is_told_with_key_and_columns_before_any_row(tmp_path: Path, key: str) -> None:
-    with pytest.raises(DataError, match=rf"no column 'other' \({key.replace('.', '[.]')}\); its columns are id, rating, text"):
-        read(tmp_path, b"1_1\t1\ta", **{key: "other"})
+def test_a_column_that_the_recipe_names_and_the_file_lacks_is_told_before_any_row(tmp_path: Path) -> None:
+    for key in ("data.fields.id", "data.fields.text", "data.fields.label.column"):
+        with pytest.raises(DataError, match=r"no column 'other'; its columns are id, rating, text"):
+            read(tmp_path, b"1_1\t1\ta", **{key: "other"})
+
+
+def test_a_source_may_call_a_column_otherwise(tmp_path: Path) -> None:
+    source = notes("tsv", columns=["id", "rating", "body"], fields={"text": "body"})
+    assert good(read(tmp_path, b"1_1\t1\ta", **source))[0]["text"] == "a"
 
 
 def test_csv_is_read_with_its_header_and_quotes(tmp_path: Path) -> None:
-    source = {"uri": "./x", "format": "csv"}
-    found = read(tmp_path, b'text,id,rating\n"a, ""b""",1_1,2\n=HYPERLINK(1),1_2,-2', **{"data.sources": {"notes": source}})
-    assert [row.text for row in found if isinstance(row, Row)] == ['a, "b"', "=HYPERLINK(1)"]
+    found = good(read(tmp_path, b'text,id,rating\n"a, ""b""",1_1,2\n=HYPERLINK(1),1_2,-2', **notes("csv")))
+    assert [row["text"] for row in found] == ['a, "b"', "=HYPERLINK(1)"]
 
 
-def test_an_open_quote_costs_its_own_row_only(tmp_path: Path) -> None:
-    source = {"uri": "./x", "format": "csv"}
-    found = read(tmp_path, b'text,id,rating\n"open,1_1,2\nfine,1_2,2', **{"data.sources": {"notes": source}})
-    assert "not CSV" in only_reason(found)
-    assert len(found) == 2
+def test_a_quoted_cell_of_csv_may_hold_line_ends(tmp_path: Path) -> None:
+    found = read(tmp_path, b'text,id,rating\r\n"one\r\ntwo",1_1,2\r\nthree,1_2,bad\r\n"four\nfive",1_3,0\r\n', **notes("csv"))
+    assert [(row["line"], row["text"]) for row in good(found)] == [(2, "one\ntwo"), (5, "four\nfive")]
+    assert found[1] == Refused(4, "rating 'bad' is not a number", b"three,1_2,bad")
+
+
+def test_bytes_that_are_no_utf8_cost_a_csv_file_one_record(tmp_path: Path) -> None:
+    found = read(tmp_path, b'text,id,rating\n"caf\xe9\nb",1_1,2\nfine,1_2,2', **notes("csv"))
+    assert found[0] == Refused(2, "not UTF-8 at byte 4", b'"caf\xe9\nb",1_1,2')
+    assert len(good(found)) == 1
 
 
 def test_jsonl_rows_may_have_other_keys_and_bad_ones_are_set_aside(tmp_path: Path) -> None:
-    source = {"uri": "./x", "format": "jsonl"}
-    lines = b'{"id": 1, "text": "a", "rating": 2, "more": []}\n{"id": 2}\n[1]\n{"id": 3, "text'
-    found = read(tmp_path, lines, **{"data.sources": {"notes": source}})
-    assert [type(row) for row in found] == [Row, Refused, Refused, Refused]
-    assert [row.reason.split(":")[0] for row in found[1:]] == ["no 'text'", "a JSON list where an object is expected", "not JSON"]  # type: ignore[union-attr]
+    lines = [
+        b'{"id": 1, "text": "a", "rating": 2, "more": []}', b'{"id": 2}', b"[1]", b'{"id": 3, "text', b"",
+        b' {"id": "4", "rating": "-1", "text": "\\u00e9"} ', b'{"id": 5, "text": null, "rating": 1}',
+        b'{"id": 6, "text": "x", "rating": NaN}', b'{"id": 7, "text": "x\xff", "rating": 1}',
+    ]  # fmt: skip
+    found = read(tmp_path, b"\n".join(lines), **notes("jsonl"))
+    assert [row["text"] for row in good(found)] == ["a", "é"]
+    assert [(row.line, row.reason.split(":")[0]) for row in found if isinstance(row, Refused)] == [
+        (2, "no 'text'"), (3, "a JSON list where an object is expected"), (4, "not JSON"), (7, "no 'text'"),
+        (8, "not JSON"), (9, "not UTF-8 at byte 20"),
+    ]  # fmt: skip
+    assert [row.raw for row in found if isinstance(row, Refused)] == [lines[i] for i in (1, 2, 3, 6, 7, 8)]
 
 
-@given(st.binary(max_size=400), st.sampled_from(["tsv", "csv", "jsonl"]))
+@given(st.lists(st.sampled_from(["ok", "cut", "bytes", "list", "tail", "blank", "label"]), max_size=40))
+def test_broken_lines_of_jsonl_cost_only_themselves(tmp_path_factory: pytest.TempPathFactory, kinds: list[str]) -> None:
+    lines = []
+    for number, kind in enumerate(kinds):
+        line = json.dumps({"id": f"{number}_1", "text": f"text {number}", "rating": "1"}).encode()
+        changed = {
+            "cut": line[:-9], "bytes": line.replace(b"text ", b"\xe9"), "list": b"[{}]", "tail": line[:-1] + b",}",
+            "blank": b"  ",
+            "label": line.replace(b'"1"', b'"?"'),
+        }  # fmt: skip
+        lines.append(changed.get(kind, line))
+    found = read(tmp_path_factory.mktemp("jsonl"), b"\n".join(lines), **notes("jsonl"))
+    assert [row["row"] for row in good(found)] == [f"notes:{n}_1" for n, kind in enumerate(kinds) if kind == "ok"]
+    refused = [(row.line, row.raw) for row in found if isinstance(row, Refused)]
+    assert refused == [(n + 1, lines[n]) for n, kind in enumerate(kinds) if kind not in ("ok", "blank")]
+
+
+unpacked = st.binary(max_size=400).filter(lambda content: content[:2] != b"\x1f\x8b" and content[:4] != b"\x28\xb5\x2f\xfd")
+
+
+@given(unpacked, st.sampled_from(["tsv", "jsonl"]))
 def test_no_bytes_at_all_can_break_a_reader(tmp_path_factory: pytest.TempPathFactory, content: bytes, form: str) -> None:
-    path = tmp_path_factory.mktemp("any") / "rows"
-    path.write_bytes(content)
-    data = Data.model_validate(tiny_recipe()["data"])
-    source = Source.model_validate({"uri": "./x", "format": form, "columns": ["id", "rating", "text"]})
-    found = list(rows.read("notes", source, path, data))
-    lines = [line for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.rstrip(b"\r\n")]
+    columns = {"columns": ["id", "rating", "text"]} if form == "tsv" else {}
+    found = read(tmp_path_factory.mktemp("any"), content, **notes(form, **columns))
+    lines = [line for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.removesuffix(b"\r")]
+    lines = [line for line in lines if form == "tsv" or line.strip()]
     assert len(found) == len(lines)
 
 
-@given(st.integers(0, 60))
-def test_a_file_cut_anywhere_gives_whole_rows_and_at_most_one_refusal(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
-    whole = b"1_1\t1.5\tfirst text\n1_2\t-1.5\tsecond text\n1_3\t0\tthird text"
-    found = read(tmp_path_factory.mktemp("cut"), whole[:cut])
-    assert sum(isinstance(row, Refused) for row in found) <= 1
+@given(unpacked)
+def test_no_bytes_can_break_the_csv_reader_but_an_open_quote(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    try:
+        read(tmp_path_factory.mktemp("any"), content, **notes("csv", columns=["id", "rating", "text"]))
+    except DataError as fault:
+        said = str(fault)
+    else:
+        said = ""
+    assert not said or ("is never closed" in said and b'"' in content)
+
+
+CHAT = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
+
+
+def of_task(folder: Path, task: str, fields: dict[str, Any], *lines: Any) -> list[dict[str, Any] | Refused]:
+    content = "\n".join(json.dumps(line) for line in lines).encode()
+    return read(folder, content, task, **notes("jsonl"), **{"data.fields": fields})
+
+
+def test_regression_has_a_number(tmp_path: Path) -> None:
+    found = of_task(tmp_path, "regression", {"text": "t", "value": "v"}, {"t": "a", "v": 1.5}, {"t": "b", "v": "x"})
+    assert good(found)[0]["value"] == 1.5
+    assert only_reason(found) == "v 'x' is not a number"
+
+
+def test_pairs_have_two_texts(tmp_path: Path) -> None:
+    fields = {"text": "a", "text_pair": "b", "label": {"column": "l", "classes": ["yes", "no"]}}
+    found = of_task(tmp_path, "pair_classification", fields, {"a": "x", "b": "y", "l": "no"}, {"a": "x", "b": " ", "l": "no"})
+    assert [(row["text"], row["text_pair"], row["label"]) for row in good(found)] == [("x", "y", "no")]
+    assert only_reason(found) == "empty text_pair"
+
+
+def test_a_prompt_and_its_response_become_the_same_chat_as_messages(tmp_path: Path) -> None:
+    pair = of_task(tmp_path, "sft", {"prompt": "p", "response": "r"}, {"p": "2 + 2?", "r": "4"})
+    chat = of_task(tmp_path, "sft", {"messages": "m"}, {"m": CHAT})
+    assert good(pair) == good(chat)
+    assert json.loads(good(chat)[0]["messages"]) == CHAT
+
+
+@pytest.mark.parametrize(
+    ("chat", "reason"),
+    [
+        ([], "nobody asks"),
+        ([{"role": "assistant", "content": "4"}], "nobody asks"),
+        (CHAT[:1], "the last is of 'user'"),
+        ([{"role": "bot", "content": "x"}], "messages.0.role"),
+        ([CHAT[0], {"role": "assistant", "content": ""}], "messages.1.content"),
+        ("text", "messages"),
+    ],
+)
+def test_a_chat_without_question_or_answer_is_set_aside(tmp_path: Path, chat: Any, reason: str) -> None:
+    assert reason in only_reason(of_task(tmp_path, "sft", {"messages": "m"}, {"m": chat}))
+
+
+def test_answers_to_one_prompt_belong_to_one_document(tmp_path: Path) -> None:
+    fields = {"prompt": "p", "chosen": "c", "rejected": "r"}
+    lines = [{"p": "Why?", "c": "a", "r": "b"}, {"p": "why? ", "c": "c", "r": "d"}, {"p": "How?", "c": "a", "r": "b"}]
+    found = good(of_task(tmp_path, "preference", fields, *lines))
+    assert found[0]["group"] == found[1]["group"] != found[2]["group"]
+
+
+def test_rows_without_an_id_are_named_by_what_they_hold(tmp_path: Path) -> None:
+    found = good(of_task(tmp_path, "text", {"text": "t"}, {"t": "a"}, {"t": "b"}, {"t": "a"}))
+    assert found[0]["row"] == found[2]["row"] != found[1]["row"]

@@ -57,7 +57,8 @@ def test_the_deployment_is_accepted_runs_and_offers_the_recipe_as_a_parameter(tm
     assert (folder / ".adaptory" / "store" / "ledger" / "tiny" / "000001.json").is_file()
     found = _ask(f"{prefect_api}/artifacts/latest/filter", {})
     kinds = {artifact["key"]: artifact["type"] for artifact in found}
-    assert kinds == {"tiny-data": "table", "tiny-training": "progress", "tiny-scores": "table", "tiny-report": "markdown"}
+    named = {"tiny-data": "table", "tiny-training": "progress", "tiny-scores": "table", "tiny-report": "markdown"}
+    assert kinds.items() >= named.items()
     progress = next(artifact["data"] for artifact in found if artifact["type"] == "progress")
     assert progress == 100
     deployment = json.loads(urllib.request.urlopen(f"{prefect_api}/deployments/name/retrain/tiny").read())

@@ -39,11 +39,11 @@ def test_an_unknown_key_stops_before_any_server(folder: Path) -> None:
 def test_a_missing_column_is_told_through_the_flow(folder: Path, prefect_api: str) -> None:
     write_recipe(folder, **{"data.fields.text": "body"})
     said = told(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api)
-    assert "source 'notes' has no column 'body' (data.fields.text); its columns are id, rating, text" in said
+    assert "source 'notes' has no column 'body'; its columns are id, rating, text. Correct data.fields" in said
 
 
 def test_too_many_unknown_labels_are_told_with_line_and_limit(folder: Path) -> None:
-    write_recipe(folder, **{"data.label": {"column": "rating", "classes": ["-2.0", "2.0"]}})
+    write_recipe(folder, **{"data.fields.label": {"column": "rating", "classes": ["-2.0", "2.0"]}})
     said = told(folder, "prepare", "tiny")
     assert "unknown label '0.1'" in said
     assert "data.max_quarantine allows 1.0%" in said
@@ -67,7 +67,7 @@ def test_a_failed_preparation_leaves_the_last_good_data_in_place(folder: Path) -
     run(folder, "prepare", "tiny")
     before = (folder / "data" / "tiny" / "splits" / "dataset.json").read_bytes()
     write_tsv(folder / "incoming" / "rows.tsv", [*rows(400), *[(f"8{n}_0", "bad", f"text {n}") for n in range(10)]])
-    assert "10 of 410 rows cannot be used (2.4%)" in told(folder, "prepare", "tiny")
+    assert "10 of 410 rows of rows.tsv cannot be used (2.4%)" in told(folder, "prepare", "tiny")
     assert (folder / "data" / "tiny" / "splits" / "dataset.json").read_bytes() == before
     write_tsv(folder / "incoming" / "rows.tsv", rows(400))
     run(folder, "prepare", "tiny")

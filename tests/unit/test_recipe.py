@@ -30,7 +30,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path) ->
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
-    said = refused(tmp_path, **{"training.rank": "high", "training.epochs": 0, "data.label.column": None})
+    said = refused(tmp_path, **{"training.rank": "high", "training.epochs": 0, "data.fields.label.column": None})
     assert "3 fault(s)" in said
     assert "recipes.tiny.training.rank" in said
     assert "(found 'high')" in said
@@ -39,9 +39,9 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     body = tiny_recipe()
-    del body["data"]["fields"]["text"]
+    del body["data"]["max_quarantine"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"recipes": {"tiny": body}}))
-    with pytest.raises(RecipeError, match=r"recipes\.tiny\.data\.fields\.text: missing; add it"):
+    with pytest.raises(RecipeError, match=r"recipes\.tiny\.data\.max_quarantine: missing; add it"):
         params.load(tmp_path / "params.yaml", "tiny")
 
 

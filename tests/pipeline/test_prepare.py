@@ -1,0 +1,72 @@
+"""The DVC stages as a person runs them: only what changed runs again, and the history of trainings is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adaptory import params, run, workspace
+from adaptory.data import read_split
+from adaptory.evaluation.evaluate import FRESH, SEEN, history_marks
+from adaptory.profile import history
+from adaptory.registry import append
+from adaptory.storage import open_store
+from tests.pipeline.conftest import run as adaptory
+from tests.support import checkout, rows, write_recipe, write_tsv
+from tests.unit.test_ledger import record
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout that was prepared once."""
+    made = checkout(tmp_path_factory.mktemp("prepare") / "checkout")
+    adaptory(made, "prepare", "tiny")
+    return made
+
+
+def stages_of(folder: Path) -> list[str]:
+    """Which stages the next `prepare` runs."""
+    notes = folder / ".adaptory" / "stages.jsonl"
+    before = len(notes.read_text().splitlines())
+    adaptory(folder, "prepare", "tiny")
+    return [json.loads(line)["stage"] for line in notes.read_text().splitlines()[before:]]
+
+
+def test_only_what_changed_runs_again(folder: Path) -> None:
+    assert stages_of(folder) == []
+    write_recipe(folder, **{"data.split.salt": "2"})
+    assert stages_of(folder) == ["split", "profile"]
+    write_recipe(folder, **{"data.split.salt": "2", "training.epochs": 1, "data.drift.rows": 0.5})
+    assert stages_of(folder) == []
+    write_recipe(folder, **{"data.split.salt": "2", "data.max_quarantine": 0.02})
+    assert stages_of(folder) == ["validate"], "its output is the same, so nothing after it runs"
+    write_tsv(folder / "incoming" / "rows.tsv", rows(410))
+    assert stages_of(folder) == ["fetch", "validate", "split", "profile"]
+    write_recipe(folder)
+    write_tsv(folder / "incoming" / "rows.tsv", rows(400))
+    assert stages_of(folder) == ["fetch", "validate", "split", "profile"]
+
+
+def test_what_a_champion_was_trained_on_is_marked_when_it_turns_up_in_an_evaluation(folder: Path) -> None:
+    place = workspace.find(folder)
+    store = open_store(place.store)
+    first = run.current(place, "tiny")
+    trained = set(read_split(place, "tiny", "train")["text"])
+    there = {text for split in ("train", "validation", "test") for text in read_split(place, "tiny", split)["text"]}
+    assert not history_marks(first, store, read_split(place, "tiny", "test"))[SEEN].any(), "no champion, no history"
+    history.keep(store, "tiny", first.dataset, place.data("tiny") / "profile")
+    assert append(store, record(1, None, data=first.dataset.digest))
+    write_recipe(folder, **{"data.split.salt": "another"})
+    write_tsv(folder / "incoming" / "rows.tsv", rows(440))
+    adaptory(folder, "prepare", "tiny")
+    second = run.current(place, "tiny")
+    test = read_split(place, "tiny", "test")
+    marks = history_marks(second, store, test)
+    assert marks[SEEN].tolist() == [text in trained for text in test["text"]]
+    assert marks[FRESH].tolist() == [text not in there for text in test["text"]]
+    assert 0 < np.count_nonzero(marks[SEEN]) < len(test)
+    assert np.count_nonzero(marks[FRESH])
+    assert params.load(place.recipes_file, "tiny").evaluation.exclude_seen is False
