@@ -135,12 +135,15 @@ def _predict(words: argparse.Namespace) -> int:
     place = workspace.find()
     place.activate()
     predictor = serving.load(words.folder, place.root, place.cache)
-    for text, answer in zip(texts, predictor(texts), strict=True):
+    asked = [predictor.read(text) for text in texts]
+    for text, question, answer in zip(texts, asked, predictor(asked), strict=True):
         if words.json:
-            print(json.dumps({"text": text, "label": answer.label, "chances": answer.chances}, ensure_ascii=False))
+            print(json.dumps(question | answer, ensure_ascii=False))
+        elif "chances" in answer:
+            chances = "  ".join(f"{name} {chance:.3f}" for name, chance in answer["chances"].items())
+            print(f"{answer['label']:<10} {chances}   {text}")
         else:
-            chances = "  ".join(f"{name} {chance:.3f}" for name, chance in answer.chances.items())
-            print(f"{answer.label:<10} {chances}   {text}")
+            print("\t".join(one if isinstance(one, str) else f"{one:.3f}" for one in answer.values()))
     return 0
 
 
@@ -182,8 +185,9 @@ def _ui(words: argparse.Namespace) -> int:
 
 def _stage(words: argparse.Namespace) -> int:
     from adaptory import stage
+    from adaptory.training import preemption
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    preemption.listen()
     stage.perform(words.stage, words.recipe)
     return 0
 

@@ -35,6 +35,16 @@ class StageError(UserError):
     """A stage ended before it was done."""
 
 
+class PlanError(UserError):
+    """A training would not keep its deadline or its memory."""
+
+
+class Preempted(UserError):  # noqa: N818 - nothing went wrong
+    """A stage was told to stop (SIGTERM) and can go on later; exit code 75, `EX_TEMPFAIL`."""
+
+    exit_code = 75
+
+
 class ServerError(UserError):
     """A configured server does not answer."""
 

@@ -7,9 +7,11 @@ evaluation print one JSON event per line, for every kind of progress display.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from adaptory import errors
 from adaptory.workspace import Workspace
 
 _FILE = "ADAPTORY_ERROR_FILE"
-_GRACE = 10.0  # seconds a stage may take to end when it is told to
+_GRACE = 30.0  # seconds a stage may take to end when it is told to: a step, and a checkpoint
 
 
 @contextmanager
@@ -65,25 +67,38 @@ def timed(place: Workspace, stage: str, recipe: str) -> Iterator[None]:
         notes.write(json.dumps(taken) + "\n")
 
 
-def run_stage(workspace: Workspace, stage: str, recipe: str, on_event: Callable[[dict[str, Any]], None]) -> None:
-    """Runs `adaptory stage <stage> <recipe>` and hands over its events; its process never outlives this call.
+def run_stage(
+    workspace: Workspace, stage: str, recipe: str, on_event: Callable[[dict[str, Any]], None], processes: int = 1
+) -> None:
+    """Runs `adaptory stage <stage> <recipe>` and hands over its events; its processes never outlive this call.
 
-    Raises the stage's own error, or StageError with the end of what it printed.
+    Raises the stage's own error, or StageError with the end of what it printed. A stage that says nothing for
+    ADAPTORY_SILENCE seconds (default 600) hangs: it is killed, and told so.
     """
     environment = workspace.environment()
     command = [sys.executable, "-m", "adaptory.cli", "stage", stage, recipe]
     with timed(workspace, stage, recipe), told_errors(environment) as told, tempfile.TemporaryFile("w+") as complaints:
-        process = subprocess.Popen(
-            command, cwd=workspace.root, env=environment, stdout=subprocess.PIPE, stderr=complaints, text=True
-        )
+        ranks = _ranks(environment, processes)
+        # The first process leads: it alone tells events; the others tell only what goes wrong.
+        outputs = [subprocess.PIPE] + [subprocess.DEVNULL] * (processes - 1)
+        several = [
+            subprocess.Popen(command, cwd=workspace.root, env=rank, stdout=out, stderr=complaints, text=True)
+            for rank, out in zip(ranks, outputs, strict=True)
+        ]
+        watch = _Watch(several, float(environment.get("ADAPTORY_SILENCE", "600")))
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
+            assert several[0].stdout is not None
+            for line in several[0].stdout:
+                watch.heard()
                 if line.startswith("{"):
                     on_event(json.loads(line))
-            code = process.wait()
+            code = several[0].wait()
         finally:
-            _end(process)
+            watch.stop()
+            _end(several)
+        if watch.hung:
+            silent = f"stage {stage} of {recipe!r} said nothing for {watch.limit:g} s"
+            raise errors.StageError(f"{silent} and was killed; run it again")
         if code != 0:
             raise_what_it_said(told)
             complaints.seek(0)
@@ -91,11 +106,61 @@ def run_stage(workspace: Workspace, stage: str, recipe: str, on_event: Callable[
             raise errors.StageError(f"stage {stage} of {recipe!r} ended with code {code}: {last or 'it said nothing'}")
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    if process.poll() is None:
-        process.terminate()
+def device_count() -> int:
+    """How many processes train together: ADAPTORY_PROCESSES, or one per NVIDIA GPU here, or one."""
+    if told := os.environ.get("ADAPTORY_PROCESSES"):
+        return max(1, int(told))
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return max(1, len([one for one in visible.split(",") if one.strip() not in ("", "-1")]))
+    return max(1, len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))
+
+
+def _ranks(environment: dict[str, str], processes: int) -> list[dict[str, str]]:
+    """The environment of each of several processes that train together, as torchrun would set it."""
+    if processes == 1:
+        return [environment]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**environment, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
+class _Watch(threading.Thread):
+    """Kills processes that are silent for too long, and all of them when one of them fails."""
+
+    def __init__(self, several: "list[subprocess.Popen[str]]", limit: float) -> None:
+        super().__init__(daemon=True)
+        self.several, self.limit, self.hung = several, limit, False
+        self._done = threading.Event()
+        self._last = time.monotonic()
+        self.start()
+
+    def heard(self) -> None:
+        self._last = time.monotonic()
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._done.wait(0.5):
+            self.hung = time.monotonic() - self._last > self.limit
+            if self.hung or any(one.poll() for one in self.several):
+                for one in self.several:
+                    one.kill()
+                return
+
+
+def _end(several: "list[subprocess.Popen[str]]") -> None:
+    """Asks what still runs to stop, which may save a checkpoint first; kills it if it does not."""
+    for one in several:
+        if one.poll() is None:
+            one.terminate()
+    for one in several:
         try:
-            process.wait(_GRACE)
+            one.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            one.kill()
+            one.wait()

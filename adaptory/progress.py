@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 _EVERY = 15.0  # seconds between plain lines
+START = "\r\033[K"
 
 
 def for_terminal() -> Callable[[dict[str, Any]], None]:
@@ -18,7 +19,12 @@ def for_terminal() -> Callable[[dict[str, Any]], None]:
         if event["event"] == "stage":
             _line(f"  {event['what']}", live)
         elif event["event"] == "epoch":
-            _line(f"  epoch {event['epoch']}: validation macro F1 {event['validation_macro_f1']:.3f}", live)
+            _line(f"  epoch {event['epoch']}: validation {said(event)}", live)
+        elif event["event"] == "plan":
+            _line(f"  {event['said']}", live)
+        elif event["event"] == "rows" and (live or time.monotonic() - last > _EVERY):
+            _show(f"  {event['done']:,} of {event['rows']:,} rows", live)
+            last = time.monotonic()
         elif event["event"] == "step" and (live or time.monotonic() - last > _EVERY):
             _step(event, live)
             last = time.monotonic()
@@ -26,14 +32,22 @@ def for_terminal() -> Callable[[dict[str, Any]], None]:
     return show
 
 
+def said(event: dict[str, Any]) -> str:
+    """What the validation of an epoch measured: `macro F1 0.712`."""
+    name = event["measured"]
+    value = event[f"validation_{name.lower().replace(' ', '_')}"]
+    return f"{name} {value:.3f}"
+
+
 def _step(event: dict[str, Any], live: bool) -> None:
-    done, steps, speed = event["step"], event["steps"], event["rows_per_second"]
-    left = (steps - done) * event["seconds_per_step"]
-    text = f"  step {done:,} of {steps:,}   loss {event['loss']:.3f}   {speed:,.0f} rows/s   {_clock(left)} left"
-    if live:
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-    else:
-        print(text, file=sys.stderr, flush=True)
+    left = (event["steps"] - event["step"]) * event["seconds_per_step"]
+    speed = f"{event['rows_per_second']:,.1f} rows/s   {event['tokens_per_second']:,.0f} tokens/s"
+    _show(f"  step {event['step']:,} of {event['steps']:,}   loss {event['loss']:.3f}   {speed}   {_clock(left)} left", live)
+
+
+def _show(text: str, live: bool) -> None:
+    """A line that the next one replaces, where there is a screen."""
+    print(f"{START}{text}" if live else text, end="" if live else "\n", file=sys.stderr, flush=True)
 
 
 def _line(text: str, live: bool) -> None:

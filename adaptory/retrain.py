@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from adaptory import data, params, reach, run, workspace
-from adaptory.errors import BusyError, DataError, StageError
+from adaptory.errors import BusyError, DataError, RecipeError, StageError
 from adaptory.process import raise_what_it_said, told_errors
 from adaptory.recipe import Recipe
 from adaptory.registry import read_judged
@@ -27,7 +27,6 @@ def command(name: str, *, accept_drift: bool = False) -> int:
 
     place = workspace.find()
     made = params.load(place.recipes_file, name)
-    run.check_trainable(made)
     place.activate()
     lock = FileLock(place.home / f"retrain-{name}.lock")
     try:
@@ -47,7 +46,7 @@ def nothing_new(place: Workspace, made: Recipe) -> Outcome | None:
         return None
     try:
         now = run.current(place, made.name)
-    except DataError:
+    except (DataError, RecipeError):
         return None
     judged = read_judged(open_store(place.store), made.name, now.key)
     return Outcome.nothing_new(now, judged) if judged else None

@@ -13,7 +13,10 @@ from adaptory.data import Dataset, dataset_version
 from adaptory.errors import RecipeError
 from adaptory.params import load
 from adaptory.recipe import Frozen, Recipe
+from adaptory.recipe.training import plain
 from adaptory.registry.judged import Judged
+from adaptory.registry.ledger import head
+from adaptory.storage import open_store
 from adaptory.workspace import Workspace
 
 _CODE = Path(__file__).parent
@@ -27,6 +30,7 @@ class Run:
     workspace: Workspace
     recipe: Recipe
     dataset: Dataset
+    start: str | None = None  # digest of the release that training.start means now
 
     @property
     def training_key(self) -> str:
@@ -35,7 +39,9 @@ class Run:
             "schema": "training/v1",
             "data": self.dataset.digest,
             "base": self.dataset.base,
-            "training": self.recipe.training.model_dump(mode="json"),
+            "task": self.recipe.task,
+            "training": plain(self.recipe.training),
+            "start": self.start,
             "code": code_digest("training"),
             "libraries": {name: version(name) for name in _LIBRARIES},
         })
@@ -79,17 +85,20 @@ class Outcome(Frozen):
         )
 
 
-def check_trainable(recipe: Recipe) -> None:
-    """Raises RecipeError for a task whose data can be prepared, but which nothing here trains yet."""
-    if recipe.task != "classification":
-        raise RecipeError(
-            f"task {recipe.task!r} can be prepared (adaptory prepare {recipe.name}), but only 'classification' can be trained yet"
-        )
+def on(workspace: Workspace, recipe: Recipe, dataset: Dataset) -> Run:
+    """The run of a recipe on this dataset. Raises RecipeError when training.start has no champion to go on from."""
+    name = recipe.training.start
+    if name is None:
+        return Run(workspace, recipe, dataset)
+    champion = head(open_store(workspace.store), name)
+    if champion is None:
+        raise RecipeError(f"training.start: {name!r} has no champion yet; run: adaptory retrain {name}")
+    return Run(workspace, recipe, dataset, champion.release)
 
 
 def current(workspace: Workspace, recipe: str) -> Run:
     """The run on the data that lies in the workspace. Raises RecipeError or DataError."""
-    return Run(workspace, load(workspace.recipes_file, recipe), dataset_version(workspace, recipe))
+    return on(workspace, load(workspace.recipes_file, recipe), dataset_version(workspace, recipe))
 
 
 def code_digest(package: str) -> str:

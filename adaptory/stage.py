@@ -1,5 +1,7 @@
 """One stage, here and now, on the output of the one before: what dvc, the flows and a person call."""
 
+import os
+
 from adaptory import bases, data, profile, run, workspace
 from adaptory.params import load
 from adaptory.process import emit, timed
@@ -23,7 +25,7 @@ def _perform_on_run(place: Workspace, stage: str, recipe: str) -> None:
 
     now = run.current(place, recipe)
     if stage == "train":
-        train(now, emit)
+        train(now, emit, float(os.environ.get("ADAPTORY_CHECKPOINT_SECONDS", "30")))
     elif stage == "drift":
         from adaptory.profile.comparison import compare
 

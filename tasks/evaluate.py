@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from adaptory import progress
 from adaptory.evaluation import report
 from adaptory.evaluation.evaluate import read
+from adaptory.evaluation.measures import MEASURES
 from adaptory.gate import Evidence
 from adaptory.process import run_stage
 from adaptory.registry import tracking
@@ -31,13 +32,13 @@ def evaluate(run: Run, candidate: Candidate) -> Evidence:
     run_stage(run.workspace, "evaluate", run.recipe.name, follow)
     evidence = read(run.folder)
     assert evidence is not None and evidence.candidate == candidate.digest
-    tracking.log_candidate(run.workspace, mlflow_run(), candidate)
+    tracking.log_candidate(run.workspace, mlflow_run(), candidate, run.candidate_folder)
     tracking.log_evidence(run.workspace, mlflow_run(), evidence)
     create_table_artifact(
         key=key(run.recipe.name, "scores"),
         table=[
             {"model": report.title(model, evidence).strip("*")}
-            | {report.METRICS[metric]: report.interval(found) for metric, found in model.metrics.items()}
+            | {MEASURES[metric].title: report.interval(found) for metric, found in model.metrics.items()}
             for model in report.ordered(evidence)
         ],
         description=f"{evidence.rows:,} test rows, {evidence.confidence:.0%} intervals.",

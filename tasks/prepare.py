@@ -4,8 +4,8 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from adaptory import data, params, reach, workspace
-from adaptory.run import Run, check_trainable
+from adaptory import data, params, reach, run, workspace
+from adaptory.run import Run
 from tasks.common import key, worth_retrying
 
 
@@ -14,7 +14,6 @@ def prepare(name: str) -> Run:
     """Returns the run on the newest data: its dataset version is in the DVC remote."""
     place = workspace.find()
     made = params.load(place.recipes_file, name)
-    check_trainable(made)
     reach.check_tracking(place)
     dataset = data.prepare(place, made)
     create_table_artifact(
@@ -23,4 +22,4 @@ def prepare(name: str) -> Run:
         description=f"Dataset `{dataset.digest}`: {dataset.card.rows_in:,} rows in, "
         f"{sum(dataset.card.quarantined.values()):,} quarantined.",
     )
-    return Run(place, made, dataset)
+    return run.on(place, made, dataset)

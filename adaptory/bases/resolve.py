@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from adaptory import fingerprint, storage
+from adaptory.bases.gguf import unpack
 from adaptory.bases.locks import pin
 from adaptory.errors import BaseModelError
 from adaptory.recipe import Recipe
@@ -28,6 +29,8 @@ def fetch(reference: str, destination: Path, root: Path, cache: Path) -> str:
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
         found = _bring(reference, Path(scratch) / "all", root, cache)
+        if packed := sorted(found.glob("*.gguf")):
+            found = unpack(packed[0], cache)
         whole = Path(scratch) / "base"
         whole.mkdir()
         for path in sorted(found.iterdir()):

@@ -78,7 +78,7 @@ def state_of(workspace: Workspace, recipe: Recipe, seen: "_Seen") -> State:
     for name, source in recipe.data.sources.items():
         place = storage.parse(source.uri, workspace.root)
         if isinstance(place, storage.PyPI):
-            state[name] = {Path(place.inside[-1]).name: f"sha256:{source.sha256}"}
+            state[name] = dict.fromkeys(_inside(workspace, source, place), f"sha256:{source.sha256}")
         elif isinstance(place, storage.S3):
             state[name] = transfer.listing(place)
         elif isinstance(place, storage.Local):
@@ -89,6 +89,14 @@ def state_of(workspace: Workspace, recipe: Recipe, seen: "_Seen") -> State:
         if not state[name]:
             raise DataError(f"source {name!r}: no file at {source.uri}; correct data.sources.{name}.uri")
     return state
+
+
+def _inside(workspace: Workspace, source: Source, place: storage.PyPI) -> dict[str, str]:
+    """File -> path inside its archive: the one that is named, or those that match a glob."""
+    wanted = place.inside[-1]
+    if not glob.has_magic(wanted) or len(place.inside) > 1:
+        return {Path(wanted).name: wanted}
+    return storage.matching(storage.download(place.name, place.version, source.sha256, workspace.cache), wanted)
 
 
 def _local_files(path: Path, source: Source) -> dict[str, Path]:
@@ -109,7 +117,8 @@ def _bring(workspace: Workspace, source: Source, file: str, digest: str, target:
     if isinstance(place, storage.PyPI):
         archive = storage.download(place.name, place.version, source.sha256, workspace.cache)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            files = storage.extract(archive, place.inside, Path(scratch))
+            member = _inside(workspace, source, place)[file]
+            files = storage.extract(archive, (*place.inside[:-1], member), Path(scratch))
             if len(files) != 1:
                 raise DataError(f"{source.uri} is a folder of {len(files)} files; name one file")
             files[0].replace(target)

@@ -1,72 +1,134 @@
 """What a candidate must beat to be worth its electricity: answers that need no fine-tuning.
 
-Each baseline learns from the training split at most, and answers the test texts.
+Each baseline learns from the training split at most, and answers the test rows.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adaptory.evaluation import respond
 from adaptory.evaluation.scores import Answers, from_chances
 from adaptory.recipe import Recipe
 
+KIND = "baseline"
 
-def majority(recipe: Recipe, train: Any, texts: Sequence[str], base: Path) -> Answers:
+
+@dataclass(frozen=True)
+class Ask:
+    """What a baseline answers, and what it may learn from."""
+
+    recipe: Recipe
+    train: Any
+    test: Any
+    base: Path
+    tell: Callable[[int], None]
+
+    def said(self, table: Any) -> list[str]:
+        """The text of each row; of a pair both texts."""
+        if self.recipe.task != "pair_classification":
+            return list(table["text"])
+        return [f"{first}\n{second}" for first, second in zip(table["text"], table["text_pair"], strict=True)]
+
+
+def majority(ask: Ask) -> Answers:
     """Always the most frequent class of the training split."""
     from sklearn.dummy import DummyClassifier
 
-    model = DummyClassifier(strategy="prior").fit(train["text"].to_list(), _numbers(recipe, train))
-    return from_chances("majority", "baseline", _spread(recipe, model, model.predict_proba(list(texts))))
+    model = DummyClassifier(strategy="prior").fit(ask.said(ask.train), _numbers(ask.recipe, ask.train))
+    return from_chances("majority", KIND, _spread(ask.recipe, model, model.predict_proba(ask.said(ask.test))))
 
 
-def tfidf(recipe: Recipe, train: Any, texts: Sequence[str], base: Path) -> Answers:
-    """Logistic regression on TF-IDF of words and word pairs."""
+def mean(ask: Ask) -> Answers:
+    """Always the mean of the training split's values."""
+    return Answers("mean", KIND, score=np.full(ask.test.height, float(ask.train["value"].mean())))
+
+
+def tfidf(ask: Ask) -> Answers:
+    """Logistic (or ridge) regression on TF-IDF of words and word pairs."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
 
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, strip_accents="unicode"),
-        LogisticRegression(C=4.0, class_weight="balanced", max_iter=1000),
-    ).fit(train["text"].to_list(), _numbers(recipe, train))
-    return from_chances("tfidf", "baseline", _spread(recipe, model, model.predict_proba(list(texts))))
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, strip_accents="unicode")
+    if ask.recipe.task == "regression":
+        line = make_pipeline(words, Ridge()).fit(ask.said(ask.train), ask.train["value"].to_numpy())
+        return Answers("tfidf", KIND, score=np.asarray(line.predict(ask.said(ask.test)), dtype=np.float64))
+    model = make_pipeline(words, LogisticRegression(C=4.0, class_weight="balanced", max_iter=1000))
+    model.fit(ask.said(ask.train), _numbers(ask.recipe, ask.train))
+    return from_chances("tfidf", KIND, _spread(ask.recipe, model, model.predict_proba(ask.said(ask.test))))
 
 
-def untuned(recipe: Recipe, train: Any, texts: Sequence[str], base: Path) -> Answers:
-    """The base as it comes: the class whose description has the nearest sentence embedding."""
+def untuned(ask: Ask) -> Answers:
+    """The base as it comes: the class whose description has the nearest sentence embedding; or its likelihoods."""
+    recipe = ask.recipe
+    if recipe.task in ("text", "preference"):
+        return respond.respond("untuned", KIND, respond.untuned(ask.base, recipe), recipe, ask.test)
     from adaptory.evaluation.embeddings import embed
 
-    described = [recipe.evaluation.descriptions[name] for name in recipe.data.label.classes]
-    near = embed(base, texts, recipe.training.max_tokens) @ embed(base, described, recipe.training.max_tokens).T
-    return Answers("untuned", "baseline", near.argmax(axis=1), near[:, -1] - near[:, 0], None)
+    described = [recipe.evaluation.descriptions[name] for name in recipe.data.classes]
+    near = embed(ask.base, list(ask.test["text"]), recipe.training.max_tokens)
+    near = near @ embed(ask.base, described, recipe.training.max_tokens).T
+    return Answers("untuned", KIND, near.argmax(axis=1), near[:, -1] - near[:, 0])
 
 
-def vader(recipe: Recipe, train: Any, texts: Sequence[str], base: Path) -> Answers:
+def vader(ask: Ask) -> Answers:
     """The lexicon scorer of Hutto & Gilbert (ICWSM 2014), with the paper's thresholds of +-0.05."""
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     scorer = SentimentIntensityAnalyzer()
-    score = np.array([scorer.polarity_scores(text)["compound"] for text in texts])
-    return Answers("vader", "baseline", np.where(score >= 0.05, 2, np.where(score <= -0.05, 0, 1)), score, None)
+    score = np.array([scorer.polarity_scores(text)["compound"] for text in ask.test["text"]])
+    return Answers("vader", KIND, np.where(score >= 0.05, 2, np.where(score <= -0.05, 0, 1)), score)
 
 
-ALL: dict[str, Callable[[Recipe, Any, Sequence[str], Path], Answers]] = {
-    "majority": majority,
-    "tfidf": tfidf,
-    "untuned": untuned,
-    "vader": vader,
+def zero_shot(ask: Ask) -> Answers:
+    """The base as it comes, asked with the same prompt as the candidate."""
+    return _prompted("zero_shot", ask, [])
+
+
+def few_shot(ask: Ask) -> Answers:
+    """The base as it comes, shown some training rows of middle length first, the same ones before every question."""
+    chats = [json.loads(chat) for chat in ask.train.sort("row")["messages"].head(100)]
+    shown = sorted(chats, key=lambda chat: len(json.dumps(chat)))[len(chats) // 2 :][: ask.recipe.evaluation.shots]
+    return _prompted("few_shot", ask, [turn for chat in shown for turn in chat])
+
+
+def copy(ask: Ask) -> Answers:
+    """What was asked, as it is: what a translation must beat."""
+    texts = tuple(json.loads(chat)[-2]["content"] for chat in ask.test["messages"])
+    return Answers("copy", KIND, texts=texts, stopped=np.ones(len(texts), dtype=bool))
+
+
+def longer(ask: Ask) -> Answers:
+    """The longer answer is the better one: what raters are often found to prefer."""
+    sizes = [
+        len(chosen) - len(rejected) for chosen, rejected in zip(ask.test["chosen"], ask.test["rejected"], strict=True)
+    ]
+    return Answers("longer", KIND, score=np.array(sizes, dtype=np.float64))
+
+
+ALL: dict[str, Callable[[Ask], Answers]] = {
+    one.__name__: one for one in (majority, mean, tfidf, untuned, vader, zero_shot, few_shot, copy, longer)
 }
 
 
+def _prompted(name: str, ask: Ask, shown: list[dict[str, str]]) -> Answers:
+    one = respond.untuned(ask.base, ask.recipe)
+    prompts = [one.made.prompt([*shown, *json.loads(chat)[:-1]]) for chat in ask.test["messages"]]
+    return respond.written(name, KIND, one, prompts, ask.recipe, ask.tell)
+
+
 def _numbers(recipe: Recipe, table: Any) -> list[int]:
-    number = {name: place for place, name in enumerate(recipe.data.label.classes)}
+    number = {name: place for place, name in enumerate(recipe.data.classes)}
     return [number[label] for label in table["label"]]
 
 
 def _spread(recipe: Recipe, model: Any, chances: Any) -> Any:
     """The model's columns at the places of the recipe's classes: a class it never met gets 0."""
-    out = np.zeros((len(chances), len(recipe.data.label.classes)))
+    out = np.zeros((len(chances), len(recipe.data.classes)))
     out[:, model.classes_] = chances
     return out

@@ -33,9 +33,11 @@ def shown(text: str, width: int = 72) -> str:
 
 def _counts(run: Run, made: Profile) -> str:
     classes = run.recipe.data.classes
-    lines = ["| rows | " + " | ".join(shown(name) for name in classes) + " | all |", "|---|" + "---:|" * (len(classes) + 1)]
+    head = ["rows", *(shown(name) for name in classes), "all"]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(classes) + 1)]
     for source, counts in made.by_source.items():
-        lines.append(f"| {source} | {' | '.join(f'{counts[name]:,}' for name in classes)} | {sum(counts.values()):,} |")
+        cells = [source, *(f"{counts[name]:,}" for name in classes), f"{sum(counts.values()):,}"]
+        lines.append(f"| {' | '.join(cells)} |")
     words = made.words.quantiles
     told = [f"The median text has {words['0.5']:g} words, the 99th percentile {words['0.99']:g} (of {made.vocabulary:,} words)."]
     if made.tokens:

@@ -6,27 +6,31 @@ from pathlib import Path
 import numpy as np
 
 from adaptory.evaluation.scores import Floats
-from adaptory.training.adapter import device, load_tokenizer
-from adaptory.training.batches import sorted_batches
-from adaptory.training.scoring import TOKENS_PER_BATCH, collate, encode
+
+_TOKENS = 2048  # computed at once
 
 
 def embed(base: Path, texts: Sequence[str], max_tokens: int) -> Floats:
     """One unit vector per text (rows x width), in the order of the texts."""
     import torch
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = load_tokenizer(base)
+    from adaptory.training import forward, network
+    from adaptory.training.batches import sorted_batches
+    from adaptory.training.render import Example
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     model = AutoModel.from_pretrained(
         base, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
-    ).eval().to(device())
-    encoded = encode(tokenizer, texts, max_tokens)
-    out = np.zeros((len(encoded), model.config.hidden_size))
+    ).eval().to(network.device())
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+    rows = [Example("", list(ids) or [0]) for ids in encoded]
+    out = np.zeros((len(rows), model.config.hidden_size))
     with torch.inference_mode():
-        for batch in sorted_batches([len(row) for row in encoded], TOKENS_PER_BATCH):
-            ids, mask = collate([encoded[row] for row in batch], tokenizer.pad_token_id)
-            hidden = model(input_ids=ids.to(device()), attention_mask=mask.to(device())).last_hidden_state
-            weight = mask[:, :, None].float().to(device())
-            mean = (hidden * weight).sum(1) / weight.sum(1)
-            out[batch] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+        for places in sorted_batches([row.length for row in rows], _TOKENS):
+            batch = forward.collate([rows[place] for place in places], tokenizer.pad_token_id or 0).to(network.device())
+            hidden = model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+            there = torch.arange(hidden.shape[1], device=hidden.device) < batch.lengths[:, None]
+            mean = (hidden * there[:, :, None]).sum(1) / batch.lengths[:, None]
+            out[places] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
     return out

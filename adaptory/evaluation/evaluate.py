@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy.typing as npt
 
 from adaptory import bases, fingerprint, profile
 from adaptory.data import read_split
+from adaptory.data.rows import leaks
 from adaptory.data.splits import hashes_of
-from adaptory.errors import DataError, UserError
-from adaptory.evaluation import baselines, metrics, plots, scores
+from adaptory.errors import DataError, Preempted, ServerError, UserError
+from adaptory.evaluation import baselines, metrics, plots, respond, scores
 from adaptory.evaluation.data_report import DOMAINS
 from adaptory.evaluation.embeddings import embed
 from adaptory.evaluation.scores import Answers, Truth
@@ -25,10 +27,11 @@ from adaptory.release import fetch_release
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
 from adaptory.training import Candidate
-from adaptory.training.candidate import CURVE
-from adaptory.workspace import Workspace
+from adaptory.training.answers import reply
+from adaptory.training.candidate import CARD, CURVE
 
 SCORES, EVIDENCE, EXAMPLE = "scores.parquet", "evidence.json", "example.json"
+Tell = Callable[[int], None]
 FRESH, SEEN = "new since the champion", "trained on before"
 
 
@@ -45,11 +48,13 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
     """
     recipe, workspace = run.recipe, run.workspace
     champion = ledger.head(store, recipe.name)
-    if (done := read(run.folder)) and done.candidate == candidate.digest and done.champion == (champion and champion.candidate):
+    done = read(run.folder)
+    same = done and done.candidate == candidate.digest and done.champion == (champion and champion.candidate)
+    if done and same and done.champion_error is None:
         return done
     run.folder.mkdir(parents=True, exist_ok=True)
     base = workspace.data(recipe.name) / "base"
-    train, test = (read_split(workspace, recipe.name, split) for split in ("train", "test"))
+    train, test = read_split(workspace, recipe.name, "train"), _test_rows(run)
     marks = history_marks(run, store, test)
     excluded = 0
     if recipe.evaluation.exclude_seen:
@@ -57,34 +62,41 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
         test, marks, excluded = test.filter(~seen), {name: rows[~seen] for name, rows in marks.items()}, int(seen.sum())
         if not test.height:
             raise DataError("every test row was trained on before, and evaluation.exclude_seen leaves none; add test rows")
-    texts = test["text"].to_list()
     truth = _truth(recipe, test, marks)
-    emit({"event": "stage", "what": f"scoring the candidate on {len(texts):,} test rows"})
-    answers = [_adapter(run.candidate_folder, base, candidate, texts, "candidate")]
-    _write_example(run.folder / EXAMPLE, candidate, texts, answers[0])
+
+    def tell(done: int) -> None:
+        emit({"event": "rows", "done": done, "rows": test.height})
+
+    emit({"event": "stage", "what": f"scoring the candidate on {test.height:,} test rows"})
+    loaded = respond.load(run.candidate_folder, base, candidate, certified=True)
+    answers = [respond.respond("candidate", "candidate", loaded, recipe, test, _reference(run, store, candidate, base), tell)]
+    _write_example(run.folder / EXAMPLE, recipe, candidate, loaded, test)
+    del loaded
     error = None
     if champion and champion.candidate == candidate.digest:
-        same = answers[0]
-        answers.append(Answers("champion", "champion", same.picked, same.score, same.chances))
+        answers.append(replace(answers[0], name="champion", kind="champion"))
     elif champion:
         emit({"event": "stage", "what": f"scoring the champion, v{champion.version}"})
         try:
-            answers.append(_champion(workspace, store, champion, candidate, texts))
+            answers.append(_champion(run, store, champion, candidate, test, tell))
+        except (Preempted, ServerError):  # says nothing of the champion
+            raise
         except UserError as fault:
             error = str(fault)
     for name in recipe.evaluation.baselines:
         emit({"event": "stage", "what": f"scoring the baseline {name}"})
-        answers.append(baselines.ALL[name](recipe, train, texts, base))
+        answers.append(baselines.ALL[name](baselines.Ask(recipe, train, test, base, tell)))
     scores.write(run.folder / SCORES, truth, answers, candidate.classes)
     settings = recipe.evaluation
     emit({"event": "stage", "what": f"drawing {settings.resamples:,} resamples for the intervals"})
     pictures = run.folder / "report"
     pictures.mkdir(exist_ok=True)
-    plots.confusion(run.folder / SCORES, pictures / "confusion.png")
+    if candidate.classes:
+        plots.confusion(run.folder / SCORES, pictures / "confusion.png")
     plots.learning_curve(run.candidate_folder / CURVE, pictures / "learning.png")
     _look_at_data(run, store, champion, pictures)
     models, differences = metrics.compare(
-        truth, answers, candidate.classes, settings.resamples, settings.confidence, settings.seed
+        truth, answers, recipe.metrics, candidate.classes, settings.resamples, settings.confidence, settings.seed
     )
     evidence = Evidence(
         recipe=recipe.name,
@@ -97,8 +109,8 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
         base=run.dataset.base,
         recipe_digest=recipe.digest,
         scores=fingerprint.of_file(run.folder / SCORES),
-        rows=len(texts),
-        planned_steps=candidate.planned_steps,
+        rows=test.height,
+        planned_steps=candidate.done_steps if candidate.stopped_early else candidate.planned_steps,
         done_steps=candidate.done_steps,
         resamples=settings.resamples,
         confidence=settings.confidence,
@@ -128,56 +140,86 @@ def history_marks(run: Run, store: ObjectStore, test: Any) -> dict[str, npt.NDAr
     name = run.recipe.name
     records = ledger.history(store, name)
     kept = {one.data: data_history.fetch(store, name, one.data, run.workspace.cache) for one in records}
-    hashes = hashes_of(test["text"])
+    hashes = hashes_of(leaks(test, run.recipe.task))
     marks = {SEEN: data_history.trained_on([folder for folder in kept.values() if folder], hashes)}
     if records and (folder := kept[records[-1].data]) and records[-1].data != run.dataset.digest:
         marks[FRESH] = data_history.not_in(folder, hashes)
     return marks
 
 
+def _test_rows(run: Run) -> Any:
+    """The test split, or as many of its rows as evaluation.max_rows allows: always the same ones."""
+    table, most = read_split(run.workspace, run.recipe.name, "test"), run.recipe.evaluation.max_rows
+    if most is None or table.height <= most:
+        return table
+    import polars
+    from xxhash import xxh3_64_intdigest as digest
+
+    order = polars.Series([digest(name) for name in table["row"].cast(polars.Binary).to_list()], dtype=polars.UInt64)
+    return table.filter(order.rank("ordinal") <= most)
+
+
 def _truth(recipe: Recipe, test: Any, marks: dict[str, npt.NDArray[np.bool_]]) -> Truth:
-    number = {label: place for place, label in enumerate(recipe.data.label.classes)}
+    number = {label: place for place, label in enumerate(recipe.data.classes)}
+    valued = "pearson_r" in recipe.metrics or "mae" in recipe.metrics
+    chats = [json.loads(chat) for chat in test["messages"]] if recipe.task == "sft" else []
     return Truth(
         rows=tuple(test["row"]),
         sources=tuple(test["source"]),
-        labels=np.array([number[label] for label in test["label"]]),
-        values=None if recipe.data.label.neutral_band is None else test["value"].to_numpy(),
+        labels=np.array([number[label] for label in test["label"]]) if number else None,
+        values=test["value"].to_numpy() if valued else None,
+        asked=tuple(chat[-2]["content"] for chat in chats),
+        texts=tuple(chat[-1]["content"] for chat in chats),
         marks=marks,
     )
 
 
-def _adapter(folder: Path, base: Path, candidate: Candidate, texts: list[str], kind: str) -> Answers:
-    from scipy.special import softmax
+def _reference(run: Run, store: ObjectStore, made: Candidate, base: Path) -> respond.Loaded | None:
+    """What a policy's answers are held to: the adapter it started from, or the bare base. Nothing for other objectives."""
+    if made.objective != "dpo":
+        return None
+    if made.start is None:
+        return respond.untuned(base, run.recipe)
+    name = made.training.start
+    assert name is not None
+    record = next(one for one in ledger.history(store, name) if one.release == made.start)
+    folder = fetch_release(store, record, run.workspace.cache)
+    start = Candidate.model_validate_json((folder / CARD).read_bytes())
+    same = start.model_copy(update={"task": "preference", "objective": "dpo", "rendering": made.rendering})
+    settings = start.training.model_copy(update={"objective": "dpo", "max_tokens": made.training.max_tokens})
+    return respond.load(folder, base, same.model_copy(update={"training": settings}))
 
-    from adaptory.training import adapter, scoring
 
-    model = adapter.load(folder, base, candidate.base_digest, candidate.classes, merge=True)
-    tokenizer = adapter.load_tokenizer(folder)
-    encoded = scoring.encode(tokenizer, texts, candidate.max_tokens)
-    logits = scoring.logits(model, encoded, tokenizer.pad_token_id)
-    return scores.from_chances(kind, kind, softmax(logits.astype(np.float64), axis=1))
-
-
-def _champion(
-    workspace: Workspace, store: ObjectStore, champion: ledger.Record, candidate: Candidate, texts: list[str]
-) -> Answers:
-    folder = fetch_release(store, champion, workspace.cache)
-    made = Candidate.model_validate_json((folder / "candidate.json").read_bytes())
-    if made.classes != candidate.classes:
-        raise UserError(f"v{champion.version} answers {made.classes}, the candidate {candidate.classes}")
-    ours = workspace.data(candidate.recipe) / "base"
+def _champion(run: Run, store: ObjectStore, champion: ledger.Record, candidate: Candidate, test: Any, tell: Tell) -> Answers:
+    folder = fetch_release(store, champion, run.workspace.cache)
+    made = Candidate.model_validate_json((folder / CARD).read_bytes())
+    if made.classes != candidate.classes or made.objective != candidate.objective:
+        raise UserError(
+            f"v{champion.version} answers {made.objective} {made.classes}, "
+            f"the candidate {candidate.objective} {candidate.classes}"
+        )
     if made.base_digest == candidate.base_digest:
-        base = ours
+        base = run.workspace.data(candidate.recipe) / "base"
     else:
-        base = bases.cached(made.base_reference, made.base_digest, workspace.root, workspace.cache)
-    return _adapter(folder, base, made, texts, "champion")
+        base = bases.cached(made.base_reference, made.base_digest, run.workspace.root, run.workspace.cache)
+    loaded = respond.load(folder, base, made)
+    if run.recipe.task == "text" and not loaded.made.counts_like(folder=run.candidate_folder):
+        raise UserError(f"v{champion.version} counts tokens otherwise than the candidate; their perplexities cannot be compared")
+    return respond.respond("champion", "champion", loaded, run.recipe, test, _reference(run, store, made, base), tell)
 
 
-def _write_example(path: Path, candidate: Candidate, texts: list[str], answers: Answers) -> None:
+def _write_example(path: Path, recipe: Recipe, candidate: Candidate, loaded: respond.Loaded, test: Any) -> None:
     """The first test rows with the answers a loaded release must give again."""
-    assert answers.chances is not None
-    rows = [
-        {"text": text, "chances": {name: round(float(chance), 6) for name, chance in zip(candidate.classes, row, strict=True)}}
-        for text, row in zip(texts[:3], answers.chances, strict=False)
-    ]
+    fields = ("text", "text_pair", "prompt", "messages") if recipe.task != "preference" else ("prompt", "chosen")
+    asked = [{name: value for name, value in row.items() if name in fields} for row in test.head(3).iter_rows(named=True)]
+    for one in asked:
+        if "messages" in one:
+            one["messages"] = json.loads(one["messages"])[:-1]
+        if "chosen" in one:
+            one["answer"] = one.pop("chosen")
+        if candidate.objective == "dpo":
+            del one["answer"]
+    goal, longest = loaded.goal, recipe.evaluation.max_new_tokens
+    told = reply(loaded.model, loaded.made, goal, candidate.classes, asked, longest)
+    rows = [{"asked": question, "told": answer} for question, answer in zip(asked, told, strict=True)]
     path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

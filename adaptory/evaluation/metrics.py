@@ -1,16 +1,15 @@
-"""The numbers and their intervals. scikit-learn and scipy give the values; the resampling is paired.
-(Both are imported where they are used: together they take a second and a half.)
+"""The numbers and their intervals: every model resampled with the same draws of rows.
 
-Every model is resampled with the same draws of rows, so that the interval of a difference knows that both
-models met the same easy and hard rows (Koehn, EMNLP 2004).
+So the interval of a difference knows that both models met the same easy and hard rows (Koehn, EMNLP 2004).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from adaptory.evaluation.measures import MEASURES
 from adaptory.evaluation.scores import Answers, Floats, Ints, Truth
 from adaptory.gate.evidence import ClassScores, Difference, Estimate, ModelScores
 from adaptory.recipe import Metric
@@ -18,35 +17,36 @@ from adaptory.recipe import Metric
 _CHUNK = 200  # resamples drawn at a time, to bound memory
 
 
-def values(truth: Truth, answers: Answers, classes: int, rows: Ints | None = None) -> dict[Metric, float | None]:
+def values(
+    truth: Truth, answers: Answers, metrics: Sequence[Metric], classes: int, rows: Ints | None = None
+) -> dict[Metric, float | None]:
     """Each metric on the rows (or all of them); None where it is not defined."""
-    from sklearn.metrics import accuracy_score, f1_score
-
     pick = slice(None) if rows is None else rows
-    labels, picked = truth.labels[pick], answers.picked[pick]
-    numbers = list(range(classes))
-    found: dict[Metric, float | None] = {
-        "macro_f1": float(f1_score(labels, picked, average="macro", labels=numbers, zero_division=0)),
-        "accuracy": float(accuracy_score(labels, picked)),
-    }
-    if truth.values is not None:
-        found["pearson_r"] = _pearson(answers.score[pick], truth.values[pick])
+    found: dict[Metric, float | None] = {}
+    for metric in metrics:
+        sums = MEASURES[metric].parts(truth, answers, classes)[pick].sum(axis=0, keepdims=True)
+        value = float(MEASURES[metric].value(sums)[0])
+        found[metric] = value if math.isfinite(value) else None
     return found
 
 
 def compare(
-    truth: Truth, answers: list[Answers], classes: tuple[str, ...], resamples: int, confidence: float, seed: int
-) -> tuple[tuple[ModelScores, ...], tuple[Difference, ...]]:
+    truth: Truth, answers: list[Answers], metrics: Sequence[Metric], classes: tuple[str, ...], resamples: int,
+    confidence: float, seed: int,
+) -> tuple[tuple[ModelScores, ...], tuple[Difference, ...]]:  # fmt: skip
     """Every model's numbers with intervals, and the paired differences of the first model to all others."""
-    drawn = [_resampled(truth, model, len(classes), resamples, seed) for model in answers]
-    points = [values(truth, model, len(classes)) for model in answers]
+    count = len(classes)
+    drawn = [resampled(truth, model, metrics, count, resamples, seed) for model in answers]
+    points = [values(truth, model, metrics, count) for model in answers]
     models = tuple(
         ModelScores(
             name=model.name,
             kind=model.kind,  # type: ignore[arg-type]
             metrics={m: estimate(point[m], draws[m], confidence) for m in point},
             classes=per_class(truth, model, classes),
-            slices=_slices(truth, model, len(classes)),
+            slices={
+                name: values(truth, model, metrics, count, np.flatnonzero(rows)) for name, rows in slices(truth).items()
+            },
         )
         for model, point, draws in zip(answers, points, drawn, strict=True)
     )
@@ -63,12 +63,12 @@ def compare(
 
 
 def per_class(truth: Truth, answers: Answers, classes: tuple[str, ...]) -> dict[str, ClassScores]:
-    """Precision, recall and F1 of each class."""
+    """Precision, recall and F1 of each class; nothing in a task without classes."""
+    if truth.labels is None:
+        return {}
     from sklearn.metrics import precision_recall_fscore_support
 
-    table = precision_recall_fscore_support(
-        truth.labels, answers.picked, labels=list(range(len(classes))), zero_division=0
-    )
+    table = precision_recall_fscore_support(truth.labels, answers.picked, labels=list(range(len(classes))), zero_division=0)
     return {
         name: ClassScores(precision=float(p), recall=float(r), f1=float(f), rows=int(n))
         for name, p, r, f, n in zip(classes, *table, strict=True)
@@ -84,10 +84,6 @@ def estimate(value: float | None, draws: Floats, confidence: float) -> Estimate:
     return Estimate(value=value, low=float(low), high=float(high))
 
 
-def _slices(truth: Truth, answers: Answers, classes: int) -> dict[str, dict[Metric, float | None]]:
-    return {name: values(truth, answers, classes, np.flatnonzero(rows)) for name, rows in slices(truth).items()}
-
-
 def slices(truth: Truth) -> dict[str, npt.NDArray[np.bool_]]:
     """Which rows are in each slice: those of a source, and those with a mark (if there are any)."""
     sources = np.array(truth.sources)
@@ -95,23 +91,19 @@ def slices(truth: Truth) -> dict[str, npt.NDArray[np.bool_]]:
     return found | {name: rows for name, rows in truth.marks.items() if rows.any()}
 
 
-def _resampled(truth: Truth, answers: Answers, classes: int, resamples: int, seed: int) -> dict[Metric, Floats]:
+def resampled(
+    truth: Truth, answers: Answers, metrics: Sequence[Metric], classes: int, resamples: int, seed: int
+) -> dict[Metric, Floats]:
     """Each metric on `resamples` draws of the rows; the same seed draws the same rows for every model."""
-    cells = np.zeros((len(truth.rows), classes * classes))
-    cells[np.arange(len(truth.rows)), truth.labels * classes + answers.picked] = 1
-    found: dict[Metric, list[Floats]] = {"macro_f1": [], "accuracy": []}
-    if truth.values is not None:
-        found["pearson_r"] = []
-    for weights in _draws(len(truth.rows), resamples, seed):
-        confusion = (weights @ cells).reshape(-1, classes, classes)
-        found["macro_f1"].append(_macro_f1(confusion))
-        found["accuracy"].append(np.trace(confusion, axis1=1, axis2=2) / len(truth.rows))
-        if truth.values is not None:
-            found["pearson_r"].append(_weighted_pearson(weights, answers.score, truth.values))
-    return {metric: np.concatenate(parts) for metric, parts in found.items()}
+    parts = {metric: MEASURES[metric].parts(truth, answers, classes) for metric in metrics}
+    found: dict[Metric, list[Floats]] = {metric: [] for metric in metrics}
+    for weights in draws(len(truth.rows), resamples, seed):
+        for metric in metrics:
+            found[metric].append(MEASURES[metric].value(weights @ parts[metric]))
+    return {metric: np.concatenate(several) for metric, several in found.items()}
 
 
-def _draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
+def draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each row is drawn, in each resample."""
     random = np.random.default_rng(seed)
     for start in range(0, resamples, _CHUNK):
@@ -119,33 +111,6 @@ def _draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
         picked = random.integers(0, rows, size=(count, rows))
         offsets = np.arange(count)[:, None] * rows
         yield np.bincount((picked + offsets).ravel(), minlength=count * rows).reshape(count, rows).astype(float)
-
-
-def _macro_f1(confusion: Floats) -> Floats:
-    """Mean F1 of the classes, from confusion matrices (resamples x true x picked); a class never met counts 0."""
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    both = confusion.sum(axis=1) + confusion.sum(axis=2)
-    f1: Floats = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
-    return f1.mean(axis=1)  # type: ignore[no-any-return]
-
-
-def _weighted_pearson(weights: Floats, x: Floats, y: Floats) -> Floats:
-    x, y = x - x.mean(), y - y.mean()
-    n = weights.sum(axis=1)
-    mx, my = weights @ x / n, weights @ y / n
-    covariance = weights @ (x * y) / n - mx * my
-    spread = (weights @ (x * x) / n - mx**2) * (weights @ (y * y) / n - my**2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r: Floats = covariance / np.sqrt(spread)
-    return r
-
-
-def _pearson(x: Floats, y: Floats) -> float | None:
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None
-    from scipy.stats import pearsonr
-
-    return float(pearsonr(x, y).statistic)
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

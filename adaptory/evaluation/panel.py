@@ -9,10 +9,12 @@ from rich.text import Text
 
 from adaptory.evaluation import report
 from adaptory.evaluation.evaluate import read
+from adaptory.evaluation.measures import MEASURES
 from adaptory.gate import Evidence, Verdict
 from adaptory.run import Outcome
 
 _COLOUR = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "STALE": "yellow", "CHAMPION_BROKEN": "red"}
+_METRICS = 3  # shown; the report has all
 _MARK = {"pass": "[green]✓[/]", "fail": "[red]✗[/]", "inconclusive": "[yellow]?[/]", "not asked": "[dim]–[/]"}
 
 
@@ -31,11 +33,11 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
 
 
 def _table(evidence: Evidence) -> Table:
-    metrics = [metric for metric in evidence.of("candidate")[0].metrics if metric != "accuracy"]
+    metrics = [metric for metric in evidence.of("candidate")[0].metrics if metric not in ("accuracy", "stopped")][:_METRICS]
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column(f"on the same {evidence.rows:,} test rows", no_wrap=True)
     for metric in metrics:
-        table.add_column(report.METRICS[metric], justify="right")
+        table.add_column(MEASURES[metric].title, justify="right")
     for model in report.ordered(evidence):
         style = "bold" if model.kind == "candidate" else None
         cells = [report.interval(model.metrics[metric]) for metric in metrics]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from adaptory.profile.profile import EDGES, Profile
+from adaptory.progress import said
 
 _INK, _SOFT, _FIRST, _SECOND = "#1f2933", "#9aa5b1", "#1f6feb", "#d1495b"
 
@@ -56,11 +57,11 @@ def learning_curve(events: Path, path: Path) -> None:
         "training loss", (at[-1], smooth[-1]), xytext=(6, 0), textcoords="offset points", color=_FIRST, fontsize=9, va="center"
     )
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("cross-entropy, nats per row")
+    axes.set_ylabel("loss")
     for epoch in epochs:
         axes.axvline(epoch["step"], color=_SECOND, linewidth=0.8, linestyle=":")
         axes.annotate(
-            f"epoch {epoch['epoch']}: validation\nmacro F1 {epoch['validation_macro_f1']:.3f}",
+            f"epoch {epoch['epoch']}: validation\n{said(epoch)}",
             (epoch["step"], axes.get_ylim()[1]), xytext=(-6, -6), textcoords="offset points",
             ha="right", va="top", color=_SECOND, fontsize=9,
         )  # fmt: skip

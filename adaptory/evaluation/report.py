@@ -2,23 +2,31 @@
 
 import base64
 import html
+import json
 import re
 from pathlib import Path
 
 from adaptory import fingerprint
 from adaptory.evaluation import data_report
+from adaptory.evaluation.measures import MEASURES
 from adaptory.gate import Estimate, Evidence, ModelScores, Verdict
-from adaptory.recipe import Metric
+from adaptory.recipe import LOWER, Metric
 from adaptory.run import Run
 from adaptory.training.candidate import Candidate
+from adaptory.training.xray import XRAY
 
-MARKDOWN, PAGE = "report.md", "report.html"
-METRICS = {"macro_f1": "macro F1", "pearson_r": "Pearson r", "accuracy": "accuracy"}
+MARKDOWN, PAGE, SCORES = "report.md", "report.html", "scores.parquet"
+_SHOWN = 12  # answers
 NAMES = {
     "majority": "majority class",
-    "tfidf": "TF-IDF + logistic regression",
-    "untuned": "untuned base, nearest description",
+    "mean": "mean of the training rows",
+    "tfidf": "TF-IDF + linear model",
+    "untuned": "untuned base",
     "vader": "VADER lexicon",
+    "zero_shot": "untuned base, asked directly",
+    "few_shot": "untuned base, shown examples",
+    "copy": "the question itself",
+    "longer": "the longer answer",
 }
 _MARK = {"pass": "✓", "fail": "✗", "inconclusive": "?", "not asked": "–"}
 
@@ -31,13 +39,16 @@ def markdown(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdic
         f"## On the same {evidence.rows:,} test rows",
         comparison(evidence),
         f"Brackets: {evidence.confidence:.0%} bootstrap intervals, {evidence.resamples:,} resamples of rows, "
-        f"seed {evidence.seed}; gains are paired.",
+        f"seed {evidence.seed}; gains are paired. " + _signatures(evidence),
         "## What the gate asked",
         "\n".join(f"- {_MARK[f.outcome]} **{f.criterion}**: {f.reason}" for f in verdict.findings),
-        "## By class and by source",
-        _classes(evidence.of("candidate")[0]),
+        "## By class and by source" if candidate.classes else "## By source",
+        *([_classes(evidence.of("candidate")[0])] if candidate.classes else []),
         _slices(evidence),
-        "![confusion matrix](confusion.png)\n\n![learning curve](learning.png)",
+        ("![confusion matrix](confusion.png)\n\n" if candidate.classes else "") + "![learning curve](learning.png)",
+        *_answers(run),
+        "## How it was trained",
+        _training(run, candidate),
         "## The data",
         data_report.section(run),
         "## Made from",
@@ -48,7 +59,7 @@ def markdown(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdic
 def comparison(evidence: Evidence) -> str:
     """The table of all models, best baseline first after candidate and champion."""
     metrics = list(evidence.of("candidate")[0].metrics)
-    head = "| model | " + " | ".join(METRICS[m] for m in metrics) + f" | gain in {METRICS[metrics[0]]} |"
+    head = "| model | " + " | ".join(MEASURES[m].title for m in metrics) + f" | gain in {MEASURES[metrics[0]].title} |"
     lines = [head, "|---|" + "---:|" * (len(metrics) + 1)]
     for model in ordered(evidence):
         cells = [interval(model.metrics[m]) for m in metrics]
@@ -60,7 +71,9 @@ def comparison(evidence: Evidence) -> str:
 def ordered(evidence: Evidence) -> list[ModelScores]:
     """Candidate, champion, then baselines from best to worst."""
     rank = {"candidate": 0, "champion": 1, "baseline": 2}
-    return sorted(evidence.models, key=lambda m: (rank[m.kind], -(m.metrics["macro_f1"].value or 0)))
+    main = next(iter(evidence.of("candidate")[0].metrics))
+    sign = 1 if main in LOWER else -1
+    return sorted(evidence.models, key=lambda m: (rank[m.kind], sign * (m.metrics[main].value or 0)))
 
 
 def title(model: ModelScores, evidence: Evidence) -> str:
@@ -73,10 +86,10 @@ def title(model: ModelScores, evidence: Evidence) -> str:
 
 
 def interval(found: Estimate, *, sign: bool = False) -> str:
-    """`0.715 [0.698, 0.731]`, or a dash where the number is not defined."""
+    """`0.715 [0.698, 0.731]`, `47.0 [43.8, 50.4]`, or a dash where the number is not defined."""
     if found.value is None or found.low is None or found.high is None:
         return "–"
-    form = "+.3f" if sign else ".3f"
+    form = ("+" if sign else "") + (".1f" if max(abs(found.low), abs(found.high)) >= 10 else ".3f")
     return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
@@ -96,15 +109,61 @@ def _classes(model: ModelScores) -> str:
 
 
 def _slices(evidence: Evidence) -> str:
-    metric: Metric = "pearson_r" if "pearson_r" in evidence.of("candidate")[0].metrics else "macro_f1"
+    metrics = list(evidence.of("candidate")[0].metrics)
+    metric: Metric = "pearson_r" if "pearson_r" in metrics else metrics[0]
     models = ordered(evidence)
     sources = list(models[0].slices)
-    lines = [f"| {METRICS[metric]} | " + " | ".join(sources) + " |", "|---|" + "---:|" * len(sources)]
+    lines = [f"| {MEASURES[metric].title} | " + " | ".join(sources) + " |", "|---|" + "---:|" * len(sources)]
     lines.append("| rows | " + " | ".join(f"{evidence.slice_rows.get(name, 0):,}" for name in sources) + " |")
     for model in models:
-        cells = [model.slices[s].get(metric) for s in sources]
-        lines.append(f"| {title(model, evidence)} | " + " | ".join("–" if c is None else f"{c:.3f}" for c in cells) + " |")
+        found = [model.slices[s].get(metric) for s in sources]
+        cells = ["–" if one is None else f"{one:.1f}" if abs(one) >= 10 else f"{one:.3f}" for one in found]
+        lines.append(f"| {title(model, evidence)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _signatures(evidence: Evidence) -> str:
+    """How each number was computed, for whoever wants to compare it with another one."""
+    found = evidence.of("candidate")[0].metrics
+    return "; ".join(f"{MEASURES[metric].title}: {MEASURES[metric].signature}" for metric in found) + "."
+
+
+def _answers(run: Run) -> list[str]:
+    """A few answers of the candidate beside the right ones, in a task that writes text."""
+    import polars
+
+    table = polars.read_parquet(run.folder / SCORES)
+    if "answer" not in table.columns:
+        return []
+    some = table.filter(polars.col("model") == "candidate").filter(polars.col("answer") != polars.col("text")).head(_SHOWN)
+    lines = ["| asked | right | the candidate wrote |", "|---|---|---|"]
+    for asked, right, said in some.select("asked", "text", "answer").iter_rows():
+        lines.append(f"| {data_report.shown(asked)} | {data_report.shown(right)} | {data_report.shown(said)} |")
+    return [f"## Where it differs from the right answer (the first {some.height})", "\n".join(lines)] if some.height else []
+
+
+def _training(run: Run, candidate: Candidate) -> str:
+    shares = f"{candidate.trainable_parameters:,} of {candidate.total_parameters:,} parameters"
+    told = [
+        f"Method {candidate.training.method}: {shares} ({candidate.trainable_parameters / candidate.total_parameters:.2%}), "
+        f"{candidate.done_steps:,} of {candidate.planned_steps:,} steps, {candidate.tokens:,} tokens, "
+        f"{candidate.flops / 1e12:,.1f} TFLOP in {candidate.seconds:,.0f} s on {candidate.device}, "
+        f"{candidate.peak_memory:.1f} GB.",
+    ]
+    if candidate.stopped_early:
+        told.append("It stopped early: training.patience epochs passed without a better validation score.")
+    if candidate.halved:
+        told.append("Memory ran out once; the rest was computed in smaller batches with the same gradients.")
+    if candidate.rows_left_out:
+        told.append(f"{candidate.rows_left_out:,} rows could not be learned from (first reasons in {XRAY}).")
+    certificate = run.candidate_folder / "certificate.json"
+    if certificate.is_file():
+        found = json.loads(certificate.read_bytes())
+        told.append(
+            f"Loaded in a fresh process it answers as it did in training: largest difference {found['largest_difference']:.2g} "
+            f"over {found['rows']} rows."
+        )
+    return " ".join(told)
 
 
 def _lineage(run: Run, candidate: Candidate, evidence: Evidence) -> str:

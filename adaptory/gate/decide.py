@@ -5,7 +5,7 @@ from typing import Literal
 
 from adaptory import fingerprint
 from adaptory.gate.evidence import Estimate, Evidence
-from adaptory.recipe import BeatsBaselines, BeatsChampion, Criterion, Floor, Frozen, Gate
+from adaptory.recipe import LOWER, BeatsBaselines, BeatsChampion, Criterion, Floor, Frozen, Gate
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "STALE", "CHAMPION_BROKEN"]
 
@@ -92,12 +92,13 @@ def _ask(criterion: Criterion, evidence: Evidence) -> Finding:
 
 
 def _floor(criterion: Floor, evidence: Evidence) -> Finding:
-    name = f"{criterion.metric} at least {criterion.limit:g}"
+    lower = criterion.metric in LOWER
+    name = f"{criterion.metric} at {'most' if lower else 'least'} {criterion.limit:g}"
     candidate = evidence.of("candidate")
     estimate = candidate[0].metrics.get(criterion.metric) if candidate else None
     # A floor that is just reached is kept; every other criterion wants more than its margin.
-    below = math.nextafter(criterion.limit, -math.inf)
-    return _compare(name, f"{criterion.metric}", estimate, below, criterion.limit, evidence.rows)
+    towards = math.inf if lower else -math.inf
+    return _compare(name, criterion.metric, estimate, math.nextafter(criterion.limit, towards), criterion, evidence.rows)
 
 
 def _beats_baselines(criterion: BeatsBaselines, evidence: Evidence) -> Finding:
@@ -111,8 +112,8 @@ def _beats_baselines(criterion: BeatsBaselines, evidence: Evidence) -> Finding:
             defined.append((baseline.name, evidence.difference(baseline.name, criterion.metric)))
     if not defined:
         return _missing(name, criterion.margin, f"no baseline has a {criterion.metric}")
-    hardest, gap = min(defined, key=lambda pair: -math.inf if pair[1] is None or pair[1].low is None else pair[1].low)
-    return _compare(name, f"gain over {hardest}", gap, criterion.margin, criterion.margin, evidence.rows)
+    hardest, gap = min(defined, key=lambda pair: _worst_gain(pair[1], criterion.metric))
+    return _compare(name, f"gain over {hardest}", gap, criterion.margin, criterion, evidence.rows)
 
 
 def _beats_champion(criterion: BeatsChampion, evidence: Evidence) -> Finding:
@@ -122,33 +123,48 @@ def _beats_champion(criterion: BeatsChampion, evidence: Evidence) -> Finding:
             criterion=name, outcome="not asked", measured=None, limit=criterion.margin, reason="there is no champion yet"
         )
     gap = evidence.difference("champion", criterion.metric)
-    label = f"gain over v{evidence.champion_version}"
-    return _compare(name, label, gap, criterion.margin, criterion.margin, evidence.rows)
+    return _compare(name, f"gain over v{evidence.champion_version}", gap, criterion.margin, criterion, evidence.rows)
 
 
-def _compare(name: str, label: str, estimate: Estimate | None, above: float, limit: float, rows: int) -> Finding:
-    """Passes only if the whole interval lies above; fails only if none of it does."""
+def _worst_gain(gap: Estimate | None, metric: str) -> float:
+    """The end of the interval that is worst for the candidate, higher is better."""
+    if gap is None or gap.low is None or gap.high is None:
+        return -math.inf
+    return -gap.high if metric in LOWER else gap.low
+
+
+def _compare(
+    name: str, label: str, estimate: Estimate | None, bound: float, criterion: Criterion, rows: int
+) -> Finding:
+    """Passes only if the whole interval lies beyond the bound, on the better side; fails only if none of it does."""
+    limit = criterion.limit if isinstance(criterion, Floor) else criterion.margin
     if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return _missing(name, limit, f"{label} was not measured")
     value, low, high = estimate.value, estimate.low, estimate.high
     if not all(math.isfinite(number) for number in (value, low, high)):
         return _missing(name, limit, f"{label} is not finite")
-    form = "+.3f" if label.startswith("gain") else ".3f"
-    shown = f"{label} {value:{form}} [{low:{form}}, {high:{form}}]"
-    if low > above:
-        outcome, reason = "pass", f"{shown} is above {limit:g}"
-    elif high <= above:
-        outcome, reason = "fail", f"{shown} is not above {limit:g}"
+    gain, lower = label.startswith("gain"), criterion.metric in LOWER
+    if lower and gain:  # less is better, so a gain is a fall
+        value, low, high = -value, -high, -low
+    form = ("+" if gain else "") + (".1f" if max(abs(low), abs(high)) >= 10 else ".3f")
+    side, shown = "below" if lower and not gain else "above", f"{label} {value:{form}} [{low:{form}}, {high:{form}}]"
+    if side == "below":
+        passed, failed, short = high < bound, low >= bound, (bound - value, high - value)
     else:
-        outcome, reason = "inconclusive", f"{shown} may lie on either side of {limit:g}; {_more(value, low, above, rows)}"
+        passed, failed, short = low > bound, high <= bound, (value - bound, value - low)
+    if passed:
+        outcome, reason = "pass", f"{shown} is {side} {limit:g}"
+    elif failed:
+        outcome, reason = "fail", f"{shown} is not {side} {limit:g}"
+    else:
+        outcome, reason = "inconclusive", f"{shown} may lie on either side of {limit:g}; {_more(*short, rows)}"
     return Finding.model_validate(
         {"criterion": name, "outcome": outcome, "measured": estimate, "limit": limit, "reason": reason}
     )
 
 
-def _more(value: float, low: float, limit: float, rows: int) -> str:
+def _more(gain: float, half: float, rows: int) -> str:
     """How many more examples would decide, if what was seen is the truth: intervals shrink with the square root."""
-    gain, half = value - limit, value - low
     if gain <= 0:
         return "at the observed value no number of examples would let it pass"
     if half > 1000 * gain:

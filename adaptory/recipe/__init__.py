@@ -11,47 +11,37 @@ from pydantic import Field, model_validator
 from adaptory import fingerprint
 from adaptory.recipe.data import Data, Drift, Fields, Label, Source, Split, SplitName, Task
 from adaptory.recipe.frozen import Digest, Frozen, Name, Share
+from adaptory.recipe.training import ADAPTERS, LORAS, Method, Training
 
 __all__ = [
-    "BeatsBaselines", "BeatsChampion", "Criterion", "Data", "Digest", "Drift", "Evaluation", "Fields", "Floor", "Frozen",
-    "Gate", "Label", "Metric", "Name", "Recipe", "Share", "Source", "Split", "SplitName", "Task", "Training",
+    "ADAPTERS", "LORAS", "LOWER", "METRICS", "BeatsBaselines", "BeatsChampion", "Criterion", "Data", "Digest", "Drift",
+    "Evaluation", "Fields", "Floor", "Frozen", "Gate", "Label", "Method", "Metric", "Name", "Recipe", "Share", "Source", "Split",
+    "SplitName", "Task", "Training",
 ]  # fmt: skip
 
-Metric = Literal["macro_f1", "accuracy", "pearson_r"]
-Baseline = Literal["majority", "tfidf", "untuned", "vader"]
-
-
-class Training(Frozen):
-    """How a candidate is made: LoRA adapters in the linear layers of the top blocks, and a new head."""
-
-    method: Literal["lora"] = "lora"
-    """LoRA adapters and a new head; the base stays as it is."""
-    rank: int = Field(default=16, ge=1, le=512)
-    """Width of the adapters: more learns more and costs little."""
-    alpha: int = Field(default=32, ge=1)
-    """Adapters are scaled by alpha / rank."""
-    dropout: Share = 0.0
-    """Share of the adapters' inputs dropped while training."""
-    top_layers: int | None = Field(default=None, ge=1)
-    """Adapt only the top blocks (fewer cost less time); null: all."""
-    epochs: int = Field(default=2, ge=1, le=100)
-    """Passes over the training rows; the best by validation macro F1 is kept."""
-    batch_rows: int = Field(default=32, ge=1)
-    """Rows per optimizer step."""
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    """Peak rate of AdamW."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the rate falls after the warm-up."""
-    warmup: Share = 0.06
-    """Share of the steps in which the rate rises."""
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-    """Decoupled weight decay of the adapters."""
-    clip_norm: float = Field(default=1.0, gt=0)
-    """Gradients longer than this are shortened to it."""
-    max_tokens: int = Field(default=128, ge=8, le=8192)
-    """Texts are cut at this many tokens, in training, evaluation and serving."""
-    seed: int = Field(default=0, ge=0)
-    """Fixes head, adapters and the order of rows."""
+Metric = Literal[
+    "macro_f1", "accuracy", "pearson_r", "mae", "bleu", "chrf", "exact_match", "placeholders", "stopped", "perplexity",
+    "reward_accuracy",
+]  # fmt: skip
+LOWER: tuple[Metric, ...] = ("mae", "perplexity")  # metrics of which less is better
+Baseline = Literal["majority", "tfidf", "untuned", "vader", "mean", "zero_shot", "few_shot", "copy", "longer"]
+# What is measured of each task, the main metric first; pearson_r of classes only where a number lies behind them.
+METRICS: dict[Task, tuple[Metric, ...]] = {
+    "classification": ("macro_f1", "accuracy", "pearson_r"),
+    "pair_classification": ("macro_f1", "accuracy", "pearson_r"),
+    "regression": ("pearson_r", "mae"),
+    "sft": ("chrf", "bleu", "exact_match", "placeholders", "stopped"),
+    "text": ("perplexity",),
+    "preference": ("reward_accuracy",),
+}
+_BASELINES: dict[Task, tuple[Baseline, ...]] = {
+    "classification": ("majority", "tfidf", "untuned", "vader"),
+    "pair_classification": ("majority", "tfidf"),
+    "regression": ("mean", "tfidf"),
+    "sft": ("zero_shot", "few_shot", "copy"),
+    "text": ("untuned",),
+    "preference": ("untuned", "longer"),
+}
 
 
 class Evaluation(Frozen):
@@ -61,6 +51,12 @@ class Evaluation(Frozen):
     """What the candidate is compared with."""
     descriptions: dict[str, str] = Field(default={})
     """What each class means in words: the untuned base picks the class with the nearest embedding."""
+    shots: int = Field(default=4, ge=1, le=64)
+    """Examples from the training split in the prompt of the baseline `few_shot`."""
+    max_new_tokens: int = Field(default=128, ge=1, le=8192)
+    """Longest answer that is generated (task sft)."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Evaluate at most this many test rows, the same ones every time; null: all."""
     exclude_seen: bool = False
     """Leaves test rows out that an earlier champion was trained on; otherwise they are a slice of the report."""
     resamples: int = Field(default=2000, ge=100, le=100_000)
@@ -72,12 +68,12 @@ class Evaluation(Frozen):
 
 
 class Floor(Frozen):
-    """The lower end of the candidate's interval must reach a limit."""
+    """The worse end of the candidate's interval must reach a limit."""
 
     kind: Literal["floor"]
     metric: Metric
     """What is measured on the test rows."""
-    direction: Literal["higher"]
+    direction: Literal["higher", "lower"]
     """Which way is better."""
     limit: float
     """The whole interval must reach it."""
@@ -89,7 +85,7 @@ class BeatsBaselines(Frozen):
     kind: Literal["beats_baselines"]
     metric: Metric
     """What is measured on the test rows."""
-    direction: Literal["higher"]
+    direction: Literal["higher", "lower"]
     """Which way is better."""
     margin: float = Field(ge=0)
     """The paired gain over every baseline must be larger, with its whole interval."""
@@ -101,7 +97,7 @@ class BeatsChampion(Frozen):
     kind: Literal["beats_champion"]
     metric: Metric
     """What is measured on the test rows."""
-    direction: Literal["higher"]
+    direction: Literal["higher", "lower"]
     """Which way is better."""
     margin: float = Field(ge=0)
     """The paired gain over the champion must be larger, with its whole interval."""
@@ -137,7 +133,11 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _coherent(self) -> "Recipe":
         self.data.check(self.task)
+        self.training.check(self.task)
         described, classes = set(self.evaluation.descriptions), set(self.data.classes)
+        if wrong := [name for name in self.evaluation.baselines if name not in _BASELINES[self.task]]:
+            known = ", ".join(_BASELINES[self.task])
+            raise ValueError(f"evaluation.baselines: {', '.join(wrong)} cannot answer task {self.task!r}; it has {known}")
         if "untuned" in self.evaluation.baselines and described != classes:
             raise ValueError(
                 f"evaluation.descriptions must describe exactly the classes {sorted(classes)} "
@@ -145,13 +145,27 @@ class Recipe(Frozen):
             )
         if "vader" in self.evaluation.baselines and len(classes) != 3:
             raise ValueError("the baseline 'vader' needs three classes: negative, neutral, positive, in this order")
-        needs_value = {c.metric for c in self.gate.criteria} & {"pearson_r"}
-        if needs_value and (self.data.fields.label is None or self.data.fields.label.neutral_band is None):
-            raise ValueError("metric 'pearson_r' compares with a number: it needs data.fields.label.neutral_band")
+        for criterion in self.gate.criteria:
+            self._check_metric(criterion.metric, criterion.direction)
         needs_baseline = any(c.kind == "beats_baselines" for c in self.gate.criteria)
         if needs_baseline and not self.evaluation.baselines:
             raise ValueError("gate asks for beats_baselines, but evaluation.baselines is empty")
         return self
+
+    def _check_metric(self, metric: Metric, direction: str) -> None:
+        if metric == "pearson_r" and self.data.fields.label and self.data.label.neutral_band is None:
+            raise ValueError("metric 'pearson_r' compares with a number: it needs data.fields.label.neutral_band")
+        if metric not in self.metrics:
+            raise ValueError(f"gate asks for {metric!r}, but task {self.task!r} is measured by {', '.join(self.metrics)}")
+        right = "lower" if metric in LOWER else "higher"
+        if direction != right:
+            raise ValueError(f"gate wants {metric} to be {direction}, but {right} is better; write direction: {right}")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is measured on the test rows, the main metric first."""
+        without = ("pearson_r",) if self.data.fields.label and self.data.label.neutral_band is None else ()
+        return tuple(metric for metric in METRICS[self.task] if metric not in without)
 
     @property
     def digest(self) -> str:

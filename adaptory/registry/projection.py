@@ -106,8 +106,8 @@ def _save_model(record: ledger.Record, folder: Path, target: Path) -> None:
     from mlflow.models import infer_signature
 
     example = json.loads((folder / "example.json").read_bytes())
-    given = pandas.DataFrame({"text": [row["text"] for row in example]})
-    answered = pandas.DataFrame([{"label": "", **row["chances"]} for row in example])
+    given = pandas.DataFrame([row["asked"] for row in example])
+    answered = pandas.DataFrame([row["told"] | row["told"].pop("chances", {}) for row in example])
     mlflow.pyfunc.save_model(
         str(target),
         python_model=str(_CODE),

@@ -12,7 +12,7 @@ from mlflow.pyfunc import PythonModel
 
 
 class Adapter(PythonModel):  # type: ignore[misc]
-    """A release that answers a table with the column `text`: a label and a chance per class."""
+    """A release that answers a table with the columns of its task: a label and a chance per class, a value, or an answer."""
 
     def load_context(self, context: Any) -> None:
         from adaptory import workspace
@@ -22,8 +22,8 @@ class Adapter(PythonModel):  # type: ignore[misc]
         self.answer = serving.load(Path(context.artifacts["release"]), place.root, place.cache)
 
     def predict(self, context: Any, model_input: pandas.DataFrame, params: Any = None) -> pandas.DataFrame:
-        answers = self.answer(model_input["text"].tolist())
-        return pandas.DataFrame([{"label": answer.label, **answer.chances} for answer in answers])
+        answers = self.answer(model_input.to_dict(orient="records"))
+        return pandas.DataFrame([answer | answer.pop("chances", {}) for answer in answers])
 
 
 set_model(Adapter())

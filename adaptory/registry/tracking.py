@@ -4,8 +4,10 @@ One MLflow run per run key, found again by tag after an interruption. Only the c
 used: MLflow's global state belongs to the thread that set it.
 """
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ from adaptory import fingerprint
 from adaptory.gate import Evidence, Verdict
 from adaptory.registry.promotion import git_commit
 from adaptory.run import Run
-from adaptory.training.candidate import Candidate
+from adaptory.training.candidate import CURVE, Candidate
 from adaptory.workspace import Workspace
+
+_STEP = ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
+_POINTS = 200  # of a curve, at a time
 
 
 def client(workspace: Workspace) -> Any:
@@ -71,15 +76,27 @@ def tags(run: Run, flow_run: str | None) -> dict[str, str]:
     return made
 
 
-def log_epoch(workspace: Workspace, run_id: str, event: Mapping[str, Any]) -> None:
-    """The numbers of one epoch."""
-    log_metrics(workspace, run_id, {k: v for k, v in event.items() if k not in ("event", "step")}, event["step"])
+def log_curve(workspace: Workspace, run_id: str, events: Sequence[Mapping[str, Any]]) -> None:
+    """What a training told, as far as MLflow does not have it yet: in order, nothing twice, whenever it is called again."""
+    from mlflow.entities import Metric
+
+    mlflow, now = client(workspace), int(time.time() * 1000)
+    there = {name: _last_step(mlflow, run_id, name) for name in (*_STEP, "validation_loss")}
+    steps = [event for event in events if event["event"] == "step" and event["step"] > there["loss"]]
+    epochs = [event for event in events if event["event"] == "epoch" and event["step"] > there["validation_loss"]]
+    told = [(name, event[name], event["step"]) for event in steps[:: max(1, len(steps) // _POINTS)] for name in _STEP]
+    told += [(n, v, event["step"]) for event in epochs for n, v in event.items() if n.startswith("validation_")]
+    finite = [Metric(name, float(value), now, step) for name, value, step in told if math.isfinite(value)]
+    for start in range(0, len(finite), 1000):
+        mlflow.log_batch(run_id, metrics=finite[start : start + 1000])
+
+
+def _last_step(mlflow: Any, run_id: str, name: str) -> int:
+    return max((one.step for one in mlflow.get_metric_history(run_id, name)), default=0)
 
 
 def log_metrics(workspace: Workspace, run_id: str, numbers: Mapping[str, Any], step: int = 0) -> None:
     """Finite numbers only: MLflow reads NaN back as 0.0 in places, and infinity as 1.8e308."""
-    import time
-
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -91,9 +108,13 @@ def log_metrics(workspace: Workspace, run_id: str, numbers: Mapping[str, Any], s
     client(workspace).log_batch(run_id, metrics=finite)
 
 
-def log_candidate(workspace: Workspace, run_id: str, candidate: Candidate) -> None:
-    """How the training went, in numbers."""
-    numbers = candidate.model_dump(include={"planned_steps", "done_steps", "trainable_parameters", "seconds"})
+def log_candidate(workspace: Workspace, run_id: str, candidate: Candidate, folder: Path) -> None:
+    """How the training went: its numbers, and whatever of its curve could not be told while it ran."""
+    lines = (folder / CURVE).read_text(encoding="utf-8").splitlines()
+    log_curve(workspace, run_id, [json.loads(line) for line in lines])
+    numbers = candidate.model_dump(include={
+        "planned_steps", "done_steps", "trainable_parameters", "seconds", "tokens", "flops", "peak_memory", "rows_left_out"
+    })  # fmt: skip
     log_metrics(workspace, run_id, {f"training/{name}": value for name, value in numbers.items()})
     client(workspace).set_tag(run_id, "adaptory.candidate", candidate.digest)
 
@@ -132,8 +153,6 @@ def _log_parameters(mlflow: Any, run_id: str, run: Run) -> None:
 
 
 def _log_datasets(mlflow: Any, run_id: str, run: Run) -> None:
-    import json
-
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     inputs = []

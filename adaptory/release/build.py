@@ -23,7 +23,7 @@ def build_release(run: Run, candidate: Candidate, evidence: Evidence, verdict: V
         "name": recipe.name,
         "task": recipe.task,
         "classes": list(candidate.classes),
-        "max_tokens": candidate.max_tokens,
+        "longest": recipe.evaluation.max_new_tokens,
         "base": {"reference": candidate.base_reference, "digest": candidate.base_digest},
     }
     _write(folder / "model.json", facts)

@@ -19,9 +19,11 @@ def model_card(recipe: Recipe, candidate: Candidate, evidence: Evidence, verdict
         for name, one in scores.classes.items()
     )
     findings = "\n".join(f"- {finding.criterion}: {finding.outcome} ({finding.reason})" for finding in verdict.findings)
+    into = f" into {', '.join(candidate.classes)}" if candidate.classes else ""
+    by_class = f"| class | precision | recall | F1 | rows |\n|---|---:|---:|---:|---:|\n{classes}\n" if classes else ""
     return f"""# {recipe.name}
 
-A LoRA adapter for {recipe.task} into {", ".join(candidate.classes)}, on the base
+Trained by method {candidate.training.method} for {recipe.task}{into}, on the base
 `{candidate.base_reference}` (digest `{candidate.base_digest}`). It is loaded on no other base.
 
     adaptory pull {recipe.name}@champion ./model
@@ -33,10 +35,7 @@ A LoRA adapter for {recipe.task} into {", ".join(candidate.classes)}, on the bas
 |---|---:|---:|
 {metrics}
 
-| class | precision | recall | F1 | rows |
-|---|---:|---:|---:|---:|
-{classes}
-
+{by_class}
 ## Why it was promoted
 
 Verdict {verdict.outcome}: {verdict.reason}.

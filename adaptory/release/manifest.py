@@ -13,6 +13,7 @@ MANIFEST = "manifest.json"
 ALLOWED = frozenset({
     "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja",
+    "trained.safetensors", "golden.json", "certificate.json",
     "model.json", "recipe.json", "evidence.json", "verdict.json", "candidate.json", "example.json", "README.md",
 })  # fmt: skip
 

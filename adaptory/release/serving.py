@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from adaptory import bases, fingerprint
-from adaptory.errors import ReleaseError
+from adaptory.errors import ReleaseError, UserError
 from adaptory.release import manifest
 from adaptory.release.manifest import MANIFEST
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model says of one text."""
-
-    label: str
-    chances: dict[str, float]
+# What a question must hold, by what the model was trained for.
+_ASKED = {
+    "classes": ("text",), "value": ("text",), "tokens": ("prompt",), "dpo": ("prompt",), "reward": ("prompt", "answer"),
+    "masked": ("text",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,22 +22,41 @@ class Predictor:
     """A loaded release."""
 
     facts: dict[str, Any]
+    candidate: Any
     model: Any
-    tokenizer: Any
+    made: Any
 
-    def __call__(self, texts: list[str]) -> list[Answer]:
-        """One answer per text, in their order."""
-        from torch import softmax, tensor
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What a question holds."""
+        if self.candidate.task == "pair_classification":
+            return ("text", "text_pair")
+        return ("text",) if self.candidate.task == "text" else _ASKED[self.candidate.objective]
 
-        from adaptory.training import scoring
+    def __call__(self, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One answer per question, in their order. Raises UserError for a question that lacks a field."""
+        from adaptory.training import answers, objectives
 
-        encoded = scoring.encode(self.tokenizer, texts, self.facts["max_tokens"])
-        logits = scoring.logits(self.model, encoded, self.tokenizer.pad_token_id)
-        classes = self.facts["classes"]
-        return [
-            Answer(classes[max(range(len(classes)), key=row.__getitem__)], dict(zip(classes, row, strict=True)))
-            for row in softmax(tensor(logits), dim=1).tolist()
-        ]
+        wanted = set(self.fields)
+        for one in asked:
+            if not (wanted <= set(one) or (wanted == {"prompt"} and "messages" in one)):
+                raise UserError(f"a question needs {', '.join(self.fields)}; found {', '.join(one) or 'nothing'}")
+        made = self.candidate
+        goal = objectives.to_answer(made.objective, made.training, self.made, made.centre, made.spread)
+        return answers.reply(self.model, self.made, goal, made.classes, asked, self.facts["longest"])
+
+    def read(self, line: str) -> dict[str, Any]:
+        """A question from a line: JSON where it must hold several fields, else the bare text."""
+        if len(self.fields) == 1 and not line.startswith("{"):
+            return {self.fields[0]: line}
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            wanted = ", ".join(self.fields)
+            raise UserError(f"this model is asked with a JSON object of {wanted} on each line; found {line[:60]!r}")
+        return found
 
 
 def load(folder: Path, root: Path, cache: Path) -> Predictor:
@@ -51,6 +68,8 @@ def load(folder: Path, root: Path, cache: Path) -> Predictor:
     import peft  # noqa: F401 - if it is missing, say so before a base is fetched in vain
 
     from adaptory.training import adapter
+    from adaptory.training.candidate import CARD, Candidate
+    from adaptory.training.certificate import rendered_with
 
     folder = folder / "current" if (folder / "current").is_dir() else folder
     try:
@@ -60,7 +79,7 @@ def load(folder: Path, root: Path, cache: Path) -> Predictor:
     # The folder's own manifest vouches for its files; that it is the promoted one was checked by pull.
     manifest.verify(folder, manifest.parse(data, fingerprint.of_bytes(data), str(folder / MANIFEST)))
     facts = json.loads((folder / "model.json").read_bytes())
-    base = bases.cached(facts["base"]["reference"], facts["base"]["digest"], root, cache)
-    model = adapter.load(folder, base, facts["base"]["digest"], facts["classes"], merge=True)
-    return Predictor(facts, model, adapter.load_tokenizer(folder))
-
+    made = Candidate.model_validate_json((folder / CARD).read_bytes())
+    base = bases.cached(made.base_reference, made.base_digest, root, cache)
+    model = adapter.load(folder, base, made.base_digest, made.task, made.training, made.classes, merge=True)
+    return Predictor(facts, made, model, rendered_with(folder, base, made))

@@ -4,7 +4,7 @@ Guarantees: an object is visible whole or not at all; `create` has exactly one w
 machines; a file taken from an archive never leaves its folder and never outgrows its limit.
 """
 
-from adaptory.storage.archives import extract
+from adaptory.storage.archives import extract, matching
 from adaptory.storage.objects import ObjectStore, open_store
 from adaptory.storage.pypi import download
 from adaptory.storage.references import S3, Hub, Local, PyPI, Reference, parse
@@ -18,6 +18,7 @@ __all__ = [
     "Reference",
     "download",
     "extract",
+    "matching",
     "open_store",
     "parse",
 ]

@@ -1,6 +1,9 @@
 """Files out of tar and zip archives, nested ones too, without trusting what the archive says of itself."""
 
+import fnmatch
+import glob
 import io
+import itertools
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -49,6 +52,20 @@ def extract(archive: Path, inside: tuple[str, ...], destination: Path, limit: in
     if not written:
         raise DataError(_missing(name, wanted, everything))
     return written
+
+
+def matching(archive: Path, pattern: str) -> dict[str, str]:
+    """The files of an archive that match a glob (`*` also matches folders): name below its fixed part -> path inside.
+
+    Raises DataError if there are none.
+    """
+    with archive.open("rb") as opened:
+        everything = dict(_members(opened, archive.name))
+    fixed = PurePosixPath(*itertools.takewhile(lambda part: not glob.has_magic(part), PurePosixPath(pattern).parts))
+    found = sorted(member for member in everything if fnmatch.fnmatchcase(member, pattern))
+    if not found:
+        raise DataError(_missing(archive.name, pattern, everything))
+    return {PurePosixPath(member).relative_to(fixed).as_posix(): member for member in found}
 
 
 def _members(opened: IO[bytes], name: str) -> Iterator[tuple[str, IO[bytes]]]:

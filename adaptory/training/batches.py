@@ -1,29 +1,32 @@
 """The batch planner: which rows are computed together, in which order. Pure, and a function of its arguments.
 
-Rows of similar length share a batch, so almost nothing is padding; batches come in random order. Rows are
-shuffled, cut into megabatches, and only sorted inside one, so every epoch has other neighbours.
+An optimizer step takes a window of rows. Windows hold rows of similar length, so almost nothing is padding, and come in
+random order. A window is computed in micro-batches that fit into memory; how it is cut changes no gradient.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-MEGABATCH = 200  # batches
+MEGABATCH = 200  # windows
 
 
 def plan(lengths: Sequence[int], rows: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of one epoch: every row once, `rows` in each batch (the last of a megabatch may be short)."""
+    """The windows of one epoch: every row once, `rows` in each window (the last of a megabatch may be short).
+
+    Rows are shuffled, cut into megabatches and sorted only inside one, so every epoch has other neighbours.
+    """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))
-    batches: list[list[int]] = []
+    windows: list[list[int]] = []
     for start in range(0, len(order), rows * MEGABATCH):
         chunk = sorted(order[start : start + rows * MEGABATCH].tolist(), key=lambda row: -lengths[row])
-        batches += [chunk[i : i + rows] for i in range(0, len(chunk), rows)]
-    return [batches[i] for i in random.permutation(len(batches))]
+        windows += [chunk[i : i + rows] for i in range(0, len(chunk), rows)]
+    return [windows[i] for i in random.permutation(len(windows))]
 
 
 def sorted_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Batches for scoring: longest rows first, so memory fails at once or never; at most `tokens` padded tokens each."""
+    """Longest rows first, so memory fails at once or never; at most `tokens` padded tokens in each batch."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= tokens:
@@ -31,3 +34,23 @@ def sorted_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
         else:
             batches.append([row])
     return batches
+
+
+def micro_batches(window: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """The rows of a window in batches of at most `tokens` padded tokens, longest first."""
+    return [[window[place] for place in batch] for batch in sorted_batches([lengths[row] for row in window], tokens)]
+
+
+def packs(window: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """The rows of a window in sequences of at most `tokens` tokens without padding: first fit, longest first."""
+    found: list[list[int]] = []
+    room: list[int] = []
+    for row in sorted(window, key=lambda row: (-lengths[row], row)):
+        place = next((place for place, left in enumerate(room) if left >= lengths[row]), None)
+        if place is None:
+            found.append([])
+            room.append(tokens)
+            place = len(found) - 1
+        found[place].append(row)
+        room[place] -= lengths[row]
+    return found

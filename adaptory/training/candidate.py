@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adaptory.data import read_split
 from adaptory.errors import StageError
-from adaptory.recipe import Frozen, Recipe
+from adaptory.recipe import Frozen, Task
+from adaptory.recipe.training import Training
 from adaptory.run import Run
-from adaptory.workspace import Workspace
 
 CARD, CURVE = "candidate.json", "training.jsonl"
 
@@ -20,21 +19,35 @@ CARD, CURVE = "candidate.json", "training.jsonl"
 class Candidate(Frozen):
     """What was trained, from what, and how far. Its digest names the adapter's bytes."""
 
-    schema_version: str = "candidate/v1"
+    schema_version: str = "candidate/v2"
     recipe: str
     key: str
     digest: str
     base_reference: str
     base_digest: str
     data_digest: str
+    start: str | None  # digest of the release whose adapter this one went on from
+    task: Task
     classes: tuple[str, ...]
-    max_tokens: int
+    training: Training
+    rendering: str  # digest of tokenizer, template and length: evaluation and serving must have the same
+    objective: str
+    centre: float  # of the values of a regression
+    spread: float
     planned_steps: int
     done_steps: int
+    stopped_early: bool  # by training.patience, which counts as done
+    halved: bool  # memory ran out once, and the rest was computed in halves
     trainable_parameters: int
     total_parameters: int
     validation: dict[str, float]
+    first_digest: str  # of the weights before the first step
+    rows_left_out: int
+    tokens: int
+    flops: float
     seconds: float
+    device: str
+    peak_memory: float  # GB
 
 
 def read(folder: Path) -> Candidate | None:
@@ -50,86 +63,77 @@ def finished(run: Run) -> Candidate:
     raise StageError(f"no trained candidate for {run.recipe.name!r}; run: adaptory stage train {run.recipe.name}")
 
 
-def train(run: Run, emit: Callable[[dict[str, Any]], None]) -> Candidate:
-    """Trains the run's candidate into its folder; a finished one there is returned as it is."""
-    workspace, recipe, dataset, folder = run.workspace, run.recipe, run.dataset, run.candidate_folder
-    if found := read(folder):
+def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0) -> Candidate:
+    """Trains the run's candidate into its folder; a finished one there is returned as it is.
+
+    Killed at any moment, the same call goes on from the last checkpoint, taken every `every` seconds, and ends with the
+    same bytes (S7).
+    """
+    if found := read(run.candidate_folder):
         return found
-    from adaptory.training import adapter, fit, scoring
+    from adaptory.training import adapter, certificate, checkpoint, devices, fit, network, planner, xray
+    from adaptory.training.setup import setup
 
     began = time.monotonic()
-    emit({"event": "stage", "what": "loading the base"})
-    base = workspace.data(recipe.name) / "base"
-    tokenizer = adapter.load_tokenizer(base)
-    model = adapter.add_adapter(adapter.load_classifier(base, recipe.data.label.classes, recipe.training.seed), recipe.training)
-    model.to(adapter.device())
-    start = adapter.digest_of_weights(model)
-    rows = {split: _rows(workspace, recipe, split, tokenizer) for split in ("train", "validation")}
-    pad = tokenizer.pad_token_id
-    steps = fit.planned_steps(rows["train"], recipe.training)
-    emit({"event": "stage", "what": f"training on {len(rows['train'].labels):,} rows, {steps:,} steps"})
-    validation: dict[str, float] = {}
-
-    def validate() -> dict[str, float]:
-        model.eval()
-        scores = _validation(scoring.logits(model, rows["validation"].encoded, pad), rows["validation"].labels)
-        if scores["validation_macro_f1"] > validation.get("validation_macro_f1", -1):
-            validation.update(scores)
-        return scores
-
-    curve: list[dict[str, Any]] = []
-
-    def note(event: dict[str, Any]) -> None:
-        curve.append(event)
-        emit(event)
-
-    done = fit.fit(model, rows["train"], recipe.training, pad, validate, note)
-    _check_trained(model, start)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    digest = adapter.save(model, tokenizer, folder, recipe.base, dataset.base)
-    _check_round_trip(model, folder, base, dataset.base, recipe, rows["validation"].encoded[:16], pad)
-    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    made = Candidate(
-        recipe=recipe.name,
-        key=run.training_key,
-        digest=digest,
-        base_reference=recipe.base,
-        base_digest=dataset.base,
-        data_digest=dataset.digest,
-        classes=recipe.data.label.classes,
-        max_tokens=recipe.training.max_tokens,
-        planned_steps=steps,
-        done_steps=done,
-        trainable_parameters=trainable,
-        total_parameters=sum(weight.numel() for weight in model.parameters()),
-        validation=validation,
-        seconds=round(time.monotonic() - began, 1),
-    )
-    (folder / CURVE).write_text("".join(json.dumps(event) + "\n" for event in curve), encoding="utf-8")
-    (folder / CARD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    with devices.joined():
+        tell = emit if not devices.rank() else lambda event: None
+        work, facts = setup(run, tell, every)
+        forecast = planner.forecast(work)
+        tell({"event": "plan", **forecast.model_dump(), "said": forecast.sentence()})
+        state = fit.fit(work)
+        if work.trunk:
+            work.trunk.detach()
+        if devices.rank():
+            devices.wait()
+            return _await_card(run.candidate_folder)
+        _check_trained(work.model, facts.first_digest)
+        fresh = run.candidate_folder.with_name(f".{run.candidate_folder.name}")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        settings = run.recipe.training
+        digest = adapter.save(work.model, settings, fresh, run.recipe.base, run.dataset.base, facts.first)
+        facts.renderer.tokenizer.save_pretrained(fresh)
+        certificate.write_golden(work, fresh, run.workspace.data(run.recipe.name) / "base", run.dataset.base, run.recipe)
+        (fresh / xray.XRAY).write_text(facts.xray, encoding="utf-8")
+        events = fit.curve(work.folder)
+        (fresh / CURVE).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+        trainable, total = facts.parameters
+        made = Candidate(
+            recipe=run.recipe.name,
+            key=run.training_key,
+            digest=digest,
+            base_reference=run.recipe.base,
+            base_digest=run.dataset.base,
+            data_digest=run.dataset.digest,
+            start=run.start,
+            task=run.recipe.task,
+            classes=run.recipe.data.classes,
+            training=settings,
+            rendering=facts.renderer.digest,
+            objective=work.goal.name,
+            centre=work.goal.centre,
+            spread=work.goal.spread,
+            planned_steps=work.planned_steps,
+            done_steps=state.step,
+            stopped_early=state.epoch < settings.epochs,
+            halved=state.halved,
+            trainable_parameters=trainable,
+            total_parameters=total,
+            validation={name: value for name, value in state.best.items() if name != "score"},
+            first_digest=facts.first_digest,
+            rows_left_out=facts.left_out,
+            tokens=state.tokens,
+            flops=forecast.flops,
+            seconds=round(time.monotonic() - began, 1),
+            device=str(network.device()),
+            peak_memory=round(devices.peak_memory(network.device()), 3),
+        )
+        (fresh / CARD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(run.candidate_folder, ignore_errors=True)
+        fresh.replace(run.candidate_folder)
+        checkpoint.forget(work.folder)
+        devices.wait()
     return made
-
-
-def _rows(workspace: Workspace, recipe: Recipe, split: str, tokenizer: Any) -> Any:
-    from adaptory.training import fit, scoring
-
-    table = read_split(workspace, recipe.name, split)
-    number = {label: place for place, label in enumerate(recipe.data.label.classes)}
-    encoded = scoring.encode(tokenizer, table["text"].to_list(), recipe.training.max_tokens)
-    return fit.Rows(encoded, [number[label] for label in table["label"]])
-
-
-def _validation(logits: Any, labels: list[int]) -> dict[str, float]:
-    from scipy.special import softmax
-    from sklearn.metrics import f1_score, log_loss
-
-    chances = softmax(logits, axis=1)
-    classes = list(range(logits.shape[1]))
-    return {
-        "validation_macro_f1": float(f1_score(labels, logits.argmax(1), average="macro", labels=classes, zero_division=0)),
-        "validation_loss": float(log_loss(labels, chances, labels=classes)),
-    }
 
 
 def _check_trained(model: Any, start: str) -> None:
@@ -142,18 +146,7 @@ def _check_trained(model: Any, start: str) -> None:
         raise StageError("training left every weight as it was; the adapter is not kept")
 
 
-def _check_round_trip(
-    model: Any, folder: Path, base: Path, base_digest: str, recipe: Recipe, encoded: Any, pad: int
-) -> None:
-    """The saved adapter in a fresh model must answer as the trained one did."""
-    import numpy as np
-
-    from adaptory.training import adapter, scoring
-
-    before = scoring.logits(model, encoded, pad)
-    again = adapter.load(folder, base, base_digest, recipe.data.label.classes)
-    after = scoring.logits(again, encoded, pad)
-    if not np.array_equal(before, after):
-        worst = float(np.abs(before - after).max())
-        raise StageError(f"the saved adapter answers otherwise than the trained one (largest difference {worst:.3g})")
-
+def _await_card(folder: Path) -> Candidate:
+    found = read(folder)
+    assert found is not None, "the leading process finished without a card"
+    return found

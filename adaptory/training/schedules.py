@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-Schedule = Literal["linear", "cosine", "constant"]
+Schedule = Literal["linear", "cosine", "constant", "inverse_sqrt"]
 
 
 def rate(step: int, steps: int, warmup: int, schedule: Schedule) -> float:
@@ -16,4 +16,7 @@ def rate(step: int, steps: int, warmup: int, schedule: Schedule) -> float:
         return left
     if schedule == "cosine":
         return 0.5 * (1 - math.cos(math.pi * left))
+    if schedule == "inverse_sqrt":
+        # Vaswani et al. 2017, with the peak at the end of the warm-up.
+        return math.sqrt((warmup + 1) / (step + 1))
     return 1.0

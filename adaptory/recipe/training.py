@@ -1,0 +1,112 @@
+"""The training part of a recipe: what trains, how long, at which rate, and what it may cost."""
+
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from adaptory.recipe.data import Task
+from adaptory.recipe.frozen import Frozen, Name, Share
+
+Method = Literal["lora", "rslora", "dora", "pissa", "qlora", "ia3", "prompt_tuning", "full", "freeze", "head"]
+ADAPTERS: tuple[Method, ...] = ("lora", "rslora", "dora", "pissa", "qlora", "ia3", "prompt_tuning")
+LORAS: tuple[Method, ...] = ("lora", "rslora", "dora", "pissa", "qlora")
+ROW_TASKS: tuple[Task, ...] = ("classification", "pair_classification", "regression")
+
+
+class Training(Frozen):
+    """How a candidate is made from the base: what of it trains, in which order, at which rate."""
+
+    method: Method = "lora"
+    """`full` network; `freeze` all but the top blocks (or named layers); `head` only; or an adapter on the frozen base."""
+    objective: Literal["dpo", "reward"] = "dpo"
+    """What is learned from preferences: to answer like the chosen one (`dpo`), or to score answers (`reward`)."""
+    start: Name | None = None
+    """Another recipe on the same base whose champion's adapter this one starts from; null: a fresh one."""
+    rank: int = Field(default=16, ge=1, le=512)
+    """Width of the adapters (LoRA and its kin): more learns more and costs little."""
+    alpha: int = Field(default=32, ge=1)
+    """Adapters are scaled by alpha / rank (rslora: alpha / sqrt(rank))."""
+    dropout: Share = 0.0
+    """Share of the adapters' inputs dropped while training."""
+    peft: dict[str, JsonValue] = Field(default={})
+    """Further keys of peft's configuration for this method, passed through; an unknown one is refused."""
+    top_layers: int | None = Field(default=None, ge=1)
+    """Train or adapt only the top blocks (fewer cost less time); null: all."""
+    layers: tuple[str, ...] = ()
+    """Method `freeze`: train the parameters whose names contain one of these, instead of the top blocks."""
+    epochs: int = Field(default=2, ge=1, le=100)
+    """Passes over the training rows; the best by validation is kept."""
+    batch_rows: int = Field(default=32, ge=1)
+    """Rows per optimizer step, however many devices share them."""
+    micro_tokens: int = Field(default=4096, ge=1)
+    """Most padded tokens computed at once: bounds memory, and changes no gradient."""
+    packing: bool = False
+    """Computes rows of a step as one sequence without padding (causal bases; exact, no row sees another)."""
+    cache_trunk: bool = False
+    """Computes the frozen blocks below the trained ones once, keeps what they give, and reuses it over epochs and runs."""
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Peak rate of AdamW."""
+    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"
+    """How the rate falls after the warm-up."""
+    warmup: Share = 0.06
+    """Share of the steps in which the rate rises."""
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Decoupled weight decay of matrices; biases and norms have none."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Gradients longer than this are shortened to it."""
+    class_weights: Literal["balanced"] | None = None
+    """`balanced`: every class counts the same in the loss, however rare."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many epochs without a better validation score; null: never."""
+    beta: float = Field(default=0.1, gt=0)
+    """DPO: how strongly the answers are held to the start's (larger: closer)."""
+    masked: Share = 0.15
+    """Share of the tokens that are hidden and guessed (task text on an encoder)."""
+    max_tokens: int = Field(default=128, ge=8, le=32_768)
+    """Texts are cut at this many tokens; a prompt with its response is never cut, but left out when longer."""
+    system: str | None = None
+    """A system message before every prompt, in training, evaluation and serving."""
+    template: str | None = None
+    """Jinja chat template; null: the tokenizer's own, or else the bare texts."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 where the device computes in it, else fp32."""
+    deadline: float | None = Field(default=None, gt=0)
+    """Minutes the training may take; a plan that is predicted to take longer is refused before it starts."""
+    memory: float | None = Field(default=None, gt=0)
+    """Gigabytes the training may take; a plan that is measured to take more is refused before it starts."""
+    seed: int = Field(default=0, ge=0)
+    """Fixes heads, adapters and the order of rows."""
+
+    def check(self, task: Task) -> None:
+        """Raises ValueError for settings that cannot go together."""
+        if self.layers and self.method != "freeze":
+            raise ValueError(f"training.layers names parameters for method 'freeze', but the method is {self.method!r}")
+        if self.method == "freeze" and not (self.layers or self.top_layers):
+            raise ValueError("method 'freeze' needs training.top_layers or training.layers: what may train")
+        if self.method == "head" and task not in ROW_TASKS and not (task == "preference" and self.objective == "reward"):
+            raise ValueError(f"method 'head' needs a task with a head of its own, and {task!r} has none")
+        if self.start and self.method not in ADAPTERS:
+            raise ValueError(f"training.start goes on from an adapter, but method {self.method!r} makes none")
+        if self.start and self.method in ("pissa", "prompt_tuning"):
+            raise ValueError(f"training.start cannot go with method {self.method!r}: its adapter is tied to its own start")
+        if self.class_weights and task not in ("classification", "pair_classification"):
+            raise ValueError(f"training.class_weights needs classes, and task {task!r} has none")
+        if self.packing and (task not in ("sft", "text") or self.method == "prompt_tuning"):
+            raise ValueError("training.packing is for the tasks sft and text on a causal base, without prompt_tuning")
+        if self.cache_trunk and not (self.top_layers or self.method == "head"):
+            raise ValueError("training.cache_trunk needs training.top_layers: only blocks that never change can be cached")
+        if self.cache_trunk and self.method == "prompt_tuning":
+            raise ValueError("training.cache_trunk cannot go with prompt_tuning, which changes the input of every block")
+        if self.cache_trunk and self.packing:
+            raise ValueError("training.cache_trunk and training.packing cannot go together yet; keep one")
+
+    @model_validator(mode="after")
+    def _positive_rank(self) -> "Training":
+        if self.method not in ADAPTERS and self.peft:
+            raise ValueError(f"training.peft configures adapters, but method {self.method!r} makes none")
+        return self
+
+
+def plain(settings: Training) -> dict[str, Any]:
+    """The settings that change what is learned: not those that only bound time and memory."""
+    return settings.model_dump(mode="json", exclude={"deadline", "memory"})

@@ -1,0 +1,153 @@
+"""What a trained (or untrained) network answers: the one way for evaluation and serving alike."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from adaptory.training import devices, forward, objectives, preemption
+from adaptory.training.batches import sorted_batches
+from adaptory.training.network import unwrapped
+from adaptory.training.objectives import Objective
+from adaptory.training.render import Example, Renderer
+
+_TOKENS = 4096  # computed at once
+_GENERATED = 8192  # tokens of prompts and answers held at once while writing
+
+
+def outputs(model: Any, goal: Objective, rows: Sequence[Example]) -> Any:
+    """The task's own head for each row: a float array of rows x outputs, in the order of the rows."""
+    found: Any = None
+    for places, batch in _batches(model, goal, rows):
+        said = forward.row_logits(model, batch).cpu().numpy().astype(np.float64)
+        if found is None:
+            found = np.zeros((len(rows), said.shape[1]))
+        found[places] = said
+    return found
+
+
+def chances(model: Any, goal: Objective, rows: Sequence[Example]) -> Any:
+    """Probability of each class: rows x classes."""
+    import torch
+
+    return torch.softmax(torch.from_numpy(outputs(model, goal, rows)), dim=1).numpy()
+
+
+def losses(model: Any, goal: Objective, rows: Sequence[Example]) -> tuple[Any, Any]:
+    """Negative log-likelihood of the learned tokens of each row, in nats, and how many they are."""
+    import torch
+
+    total, count = np.zeros(len(rows)), np.zeros(len(rows))
+    for places, batch in _batches(model, goal, rows):
+        each, owner = forward.label_losses(model, batch)
+        sums = torch.zeros(len(places), device=each.device).index_add(0, owner, each)
+        counts = torch.zeros(len(places), device=each.device).index_add(0, owner, torch.ones_like(each))
+        total[places], count[places] = sums.cpu().numpy(), counts.cpu().numpy()
+    return total, count
+
+
+def pairs(model: Any, goal: Objective, rows: Sequence[Example]) -> tuple[Any, Any]:
+    """Of each preference: what the model gives to the chosen and to the rejected answer (reward, or log-likelihood)."""
+    better, worse = np.zeros(len(rows)), np.zeros(len(rows))
+    for places, batch in _batches(model, goal, rows):
+        said = forward.row_logits(model, batch)[:, 0] if goal.name == "reward" else objectives.likelihoods(model, batch)
+        first, second = said.chunk(2)
+        better[places], worse[places] = first.cpu().numpy(), second.cpu().numpy()
+    return better, worse
+
+
+def generate(
+    model: Any, made: Renderer, prompts: Sequence[list[int]], longest: int, tell: Callable[[int], None] = lambda done: None
+) -> tuple[list[str], list[bool]]:
+    """The most likely answer to each prompt, token by token, at most `longest` tokens; and whether it stopped by itself.
+
+    Prompts of similar length are answered together, padded on the left; the same answers as one at a time.
+    """
+    import torch
+
+    texts, stopped = [""] * len(prompts), [False] * len(prompts)
+    device, done = next(model.parameters()).device, 0
+    budget = [len(prompt) + longest for prompt in prompts]
+    stops = _stops(model, made)
+    model.eval()
+    with torch.inference_mode(), devices.computing(device, "auto"):
+        for places in sorted_batches(budget, max(_GENERATED, max(budget, default=1))):
+            preemption.check()
+            width = max(len(prompts[place]) for place in places)
+            ids = torch.full((len(places), width), made.pad)
+            mask = torch.zeros_like(ids)
+            for row, place in enumerate(places):
+                begin = 0 if made.kind == "seq2seq" else width - len(prompts[place])
+                ids[row, begin : begin + len(prompts[place])] = torch.tensor(prompts[place])
+                mask[row, begin : begin + len(prompts[place])] = 1
+            said = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=longest)
+            new = said[:, 1 if made.kind == "seq2seq" else width :].tolist()
+            for place, tokens in zip(places, new, strict=True):
+                end = next((at for at, token in enumerate(tokens) if token in stops), None)
+                texts[place], stopped[place] = made.decode(tokens[:end]), end is not None
+            done += len(places)
+            tell(done)
+    return texts, stopped
+
+
+def _stops(model: Any, made: Renderer) -> set[int]:
+    """The tokens that end an answer: ours, and those the base itself ends with.
+
+    The base's other habits (penalties, sampling, forced tokens) are set aside: they would make an answer depend on its batch.
+    """
+    from transformers import GenerationConfig
+
+    inner = unwrapped(model)
+    own = inner.generation_config.eos_token_id
+    stops = {made.stop, *(own if isinstance(own, list) else [own] if own is not None else [])}
+    plain = GenerationConfig(
+        do_sample=False, num_beams=1, eos_token_id=sorted(stops), pad_token_id=made.pad,
+        bos_token_id=inner.generation_config.bos_token_id, decoder_start_token_id=inner.generation_config.decoder_start_token_id,
+    )  # fmt: skip
+    for one in (model, inner):
+        one.generation_config = plain
+    return stops
+
+
+def _batches(model: Any, goal: Objective, rows: Sequence[Example]) -> Iterator[tuple[list[int], forward.Batch]]:
+    """Batches in inference mode, longest rows first."""
+    import torch
+
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.inference_mode(), devices.computing(device, goal.settings.precision):
+        for places in sorted_batches([row.length * goal.sequences for row in rows], _TOKENS):
+            preemption.check()
+            yield places, objectives.prepared(goal, [rows[place] for place in places], (goal.settings.seed,)).to(device)
+
+
+def reply(
+    model: Any, made: Renderer, goal: Objective, classes: Sequence[str], asked: Sequence[dict[str, Any]], longest: int
+) -> list[dict[str, Any]]:
+    """What a model says of each question, as plain values: the fields of the task without what is to be told.
+
+    `{text}` (with `text_pair`) is answered by `label` and `chances`, or by `value`; `{prompt}` or `{messages}` by `answer`;
+    `{prompt, answer}` by `reward`; `{text}` of a language model by `perplexity`.
+    """
+    if goal.name in ("classes", "value"):
+        texts = [one["text"] for one in asked]
+        seconds = [one["text_pair"] for one in asked] if made.task == "pair_classification" else None
+        rows = [Example("", ids, types=types) for ids, types in made.typed(texts, seconds)]
+        if goal.name == "value":
+            return [{"value": float(said) * goal.spread + goal.centre} for said in outputs(model, goal, rows)[:, 0]]
+        found = chances(model, goal, rows)
+        return [
+            {"label": classes[int(line.argmax())], "chances": dict(zip(classes, map(float, line), strict=True))} for line in found
+        ]
+    if goal.name == "reward":
+        prompts = [made.prompt([{"role": "user", "content": one["prompt"]}]) for one in asked]
+        rows = [Example("", prompt + made.response(one["answer"])) for prompt, one in zip(prompts, asked, strict=True)]
+        alone = replace(goal, name="value")  # one sequence per row
+        return [{"reward": float(said)} for said in outputs(model, alone, rows)[:, 0]]
+    if made.task == "text":
+        rows = [Example("", made.passage(one["text"]), 1) for one in asked]
+        total, count = losses(model, goal, rows)
+        return [{"perplexity": float(np.exp(a / b))} for a, b in zip(total, count, strict=True)]
+    prompts = [made.prompt(one.get("messages") or [{"role": "user", "content": one["prompt"]}]) for one in asked]
+    return [{"answer": text} for text in generate(model, made, prompts, longest)[0]]

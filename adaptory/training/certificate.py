@@ -1,0 +1,85 @@
+"""Is the model that was loaded the one that was trained? It must render rows and answer them as it did then."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from adaptory.errors import StageError
+from adaptory.recipe import Recipe
+from adaptory.training import adapter, forward, network, objectives, render
+from adaptory.training.candidate import Candidate
+from adaptory.training.fit import Work
+
+GOLDEN, CERTIFICATE = "golden.json", "certificate.json"
+_ROWS = 8
+_PISSA = 1e-2  # PiSSA's adapter is written as one of the untouched base: equal up to rounding of the whole weight
+
+
+def write_golden(work: Work, folder: Path, base: Path, digest: str, recipe: Recipe) -> None:
+    """Keeps what the trained model says of a few rows beside its adapter.
+
+    Raises StageError unless the saved adapter, loaded into a fresh model, says exactly the same.
+    """
+    rows = work.validation[:_ROWS]
+    golden = golden_answers(work.goal, work.model, rows)
+    text = json.dumps({"rows": [asdict(row) for row in rows], "answers": golden})
+    (folder / GOLDEN).write_text(text, encoding="utf-8")
+    work.model.cpu()  # makes room on the device for the second one
+    again = adapter.load(folder, base, digest, recipe.task, recipe.training, recipe.data.classes)
+    worst = _worst(golden, golden_answers(work.goal, again, rows))
+    if not worst <= (_PISSA if recipe.training.method == "pissa" else 0.0):
+        raise StageError(f"the saved adapter answers otherwise than the trained one (largest difference {worst:.3g})")
+
+
+def golden_answers(goal: Any, model: Any, rows: Sequence[Any]) -> list[list[float]]:
+    """What a model says of a few rows, as it must say again wherever it is loaded."""
+    import torch
+
+    model.eval()
+    found: list[list[float]] = []
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        for row in rows:  # one at a time: what stands beside a row in a batch changes the last digits
+            batch = objectives.prepared(goal, [row], (goal.settings.seed,)).to(device)
+            own = goal.name in ("classes", "value", "reward")
+            said = forward.row_logits(model, batch) if own else forward.label_losses(model, batch)[0]
+            found.append([float(one) for one in said.reshape(-1).tolist()])
+    return found
+
+
+def certify(folder: Path, candidate: Candidate, goal: Any, model: Any) -> None:
+    """The round-trip certificate: this model, loaded in this process, answers as the trained one did in its own.
+
+    Raises StageError when it does not. On another kind of processor the last digits may differ.
+    """
+    from adaptory.training.render import Example
+
+    golden = json.loads((folder / GOLDEN).read_bytes())
+    rows = [Example(**row) for row in golden["rows"]]
+    worst = _worst(golden["answers"], golden_answers(goal, model, rows))
+    limit = _PISSA if candidate.training.method == "pissa" else 1e-3
+    if not worst <= limit:
+        raise StageError(
+            f"the saved adapter, loaded in a fresh process, answers otherwise than the trained one (largest difference "
+            f"{worst:.3g}, limit {limit:g}); it is not evaluated. Remove {folder} and train again"
+        )
+    text = json.dumps({"adapter": candidate.digest, "rows": len(rows), "largest_difference": worst, "limit": limit})
+    (folder / CERTIFICATE).write_text(text + "\n", encoding="utf-8")
+
+
+def rendered_with(folder: Path, base: Path, candidate: Candidate) -> Any:
+    """The renderer of a candidate or release in `folder`. Raises StageError when it is not the one it was trained with."""
+    made = render.renderer(folder, candidate.task, candidate.training, network.config_of(base))
+    if made.digest != candidate.rendering:
+        raise StageError(
+            f"{folder}: tokenizer, template or library renders rows otherwise than in training "
+            f"({made.digest} instead of {candidate.rendering}); answers would be wrong in silence, so it is refused"
+        )
+    return made
+
+
+def _worst(first: list[list[float]], second: list[list[float]]) -> float:
+    pairs = [(a, b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True)]
+    return max(abs(a - b) for a, b in pairs)

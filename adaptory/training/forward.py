@@ -1,0 +1,194 @@
+"""Examples to numbers: collated by position, computed once, head and loss only where a label stands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adaptory.training.network import unwrapped
+from adaptory.training.render import Example
+
+IGNORED = -100
+_CHUNK = 1024  # labels whose logits are computed at a time while training
+_OWN_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_scaling_factor")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded on the right, or packed into one sequence."""
+
+    ids: Any  # sequences x tokens
+    lengths: Any  # of each sequence; packed: of each row
+    mask: Any | None  # which tokens are there; None: packed, or nothing is padded
+    positions: Any | None  # packed: where each token stands in its row
+    labels: Any  # the token to guess at each place, or IGNORED
+    targets: Any  # class numbers or values
+    types: Any | None
+    decoder: Any | None  # encoder-decoder: what is written (ids of labels, shifted by the network)
+
+    def to(self, device: Any) -> "Batch":
+        """The batch on a device; the copy overlaps with computing where memory is pinned."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            name: value.pin_memory().to(device, non_blocking=True) for name, value in vars(self).items() if value is not None
+        }
+        return replace(self, **moved)
+
+
+def collate(rows: Sequence[Example], pad: int) -> Batch:
+    """A batch of these examples. Tokens count by position, not by id: a text may hold the padding token itself."""
+    import torch
+
+    written = rows[0].second is not None and rows[0].second_start == 0  # encoder-decoder: `second` is what is read
+    read = [row.second or [] for row in rows] if written else [row.ids for row in rows]
+    ids, lengths, mask = _padded(read, pad)
+    labels = _padded([row.ids for row in rows], IGNORED)[0] if written else _labels(rows, ids.shape[1])
+    targets = torch.tensor([row.target for row in rows])
+    types = _padded([row.types or [] for row in rows], 0)[0] if rows[0].types is not None else None
+    whole = bool((lengths == ids.shape[1]).all())
+    return Batch(ids, lengths, None if whole else mask, None, labels, targets, types, labels if written else None)
+
+
+def packed(rows: Sequence[Example], pad: int) -> Batch:
+    """The examples as one sequence: positions begin anew at each, so that no row sees another.
+
+    There must be no mask: transformers builds the block mask from the positions only when it is given none.
+    """
+    import torch
+
+    ids = torch.tensor([[token for row in rows for token in row.ids]])
+    positions = torch.cat([torch.arange(len(row.ids)) for row in rows])[None]
+    labels = torch.cat([_labels([row], len(row.ids))[0] for row in rows])[None]
+    return Batch(ids, torch.tensor([len(row.ids) for row in rows]), None, positions, labels, None, None, None)
+
+
+def label_logits(model: Any, batch: Batch, *, everywhere: bool = False) -> tuple[Any, Any, Any]:
+    """Logits at the labelled places only (labels x vocabulary), their labels, and the sequence each is of.
+
+    `everywhere` computes the plain way, every logit, and then picks: the same numbers for more work.
+    """
+    import torch
+
+    inner = unwrapped(model)
+    places, labels = _places(batch, inner.config.is_encoder_decoder or not _is_causal(inner))
+    rows = places[0]
+    prompt = getattr(model, "active_peft_config", None)
+    if everywhere or (prompt is not None and prompt.is_prompt_learning) or not _has_plain_head(inner):
+        logits = _call(model, batch).logits
+        logits = logits[:, logits.shape[1] - _width(batch) :]  # virtual tokens stand before the row's own
+        return logits[places].float(), labels, rows
+    hidden = _hidden(inner, batch)[places]
+    return _head(inner)(hidden).float(), labels, torch.as_tensor(rows)
+
+
+def label_losses(model: Any, batch: Batch) -> tuple[Any, Any]:
+    """Negative log-likelihood of each label, and the sequence each is of; long batches a chunk of labels at a time."""
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    inner = unwrapped(model)
+    prompt = getattr(model, "active_peft_config", None)
+    if (prompt is not None and prompt.is_prompt_learning) or not _has_plain_head(inner):
+        logits, labels, rows = label_logits(model, batch)
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none"), rows
+    places, labels = _places(batch, inner.config.is_encoder_decoder or not _is_causal(inner))
+    hidden, head = _hidden(inner, batch)[places], _head(inner)
+
+    def losses(states: Any, wanted: Any) -> Any:
+        return torch.nn.functional.cross_entropy(head(states).float(), wanted, reduction="none")
+
+    if len(labels) <= _CHUNK:
+        return losses(hidden, labels), places[0]
+    parts = [
+        checkpoint(losses, hidden[start : start + _CHUNK], labels[start : start + _CHUNK], use_reentrant=False)
+        for start in range(0, len(labels), _CHUNK)
+    ]
+    return torch.cat(parts), places[0]
+
+
+def row_logits(model: Any, batch: Batch) -> Any:
+    """What the task's own head says of each row: rows x outputs."""
+    import torch
+
+    inner = unwrapped(model)
+    prompt = getattr(model, "active_peft_config", None)
+    if hasattr(inner, "score") and not (prompt is not None and prompt.is_prompt_learning):
+        # transformers looks for the last token that is not padding by its id; a row may end with that very token.
+        hidden = _hidden(inner, batch)
+        return inner.score(hidden[torch.arange(len(hidden), device=hidden.device), batch.lengths - 1]).float()
+    return _call(model, batch).logits.float()
+
+
+def _call(model: Any, batch: Batch) -> Any:
+    keys = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions, "token_type_ids": batch.types}
+    if batch.decoder is not None:
+        keys["labels"] = batch.decoder
+    inner = unwrapped(model)
+    if inner.config.is_encoder_decoder or _is_causal(inner):
+        keys["use_cache"] = False  # with a cache, packed rows would see each other
+    return model(**{name: value for name, value in keys.items() if value is not None})
+
+
+def _hidden(inner: Any, batch: Batch) -> Any:
+    """The last hidden states, without a head."""
+    keys = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions, "token_type_ids": batch.types}
+    if batch.decoder is not None:
+        shift = getattr(inner, "prepare_decoder_input_ids_from_labels", None) or inner._shift_right
+        keys["decoder_input_ids"] = shift(batch.decoder)
+    body = inner.model if batch.decoder is not None and hasattr(inner, "model") else inner.base_model
+    keys = {name: value for name, value in keys.items() if value is not None}
+    if inner.config.is_encoder_decoder or _is_causal(inner):
+        keys["use_cache"] = False
+    return body(**keys).last_hidden_state
+
+
+def _places(batch: Batch, same: bool) -> tuple[Any, Any]:
+    """Where labels are guessed, and the labels. A causal network guesses a token from the place before it."""
+    labels = batch.labels
+    if not same:
+        labels = labels[:, 1:]
+    places = (labels != IGNORED).nonzero(as_tuple=True)
+    return places, labels[places]
+
+
+def _labels(rows: Sequence[Example], width: int) -> Any:
+    import torch
+
+    labels = torch.full((len(rows), width), IGNORED)
+    for place, row in enumerate(rows):
+        # The first token of a row is never guessed: nothing stands before it.
+        start = max(row.start, 1)
+        labels[place, start : len(row.ids)] = torch.tensor(row.ids[start:], dtype=torch.long)
+    return labels
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Any, Any, Any]:
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True, padding_value=pad)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, lengths, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+
+
+def _width(batch: Batch) -> int:
+    return int((batch.ids if batch.decoder is None else batch.decoder).shape[1])
+
+
+def _is_causal(inner: Any) -> bool:
+    name = type(inner).__name__
+    return "CausalLM" in name or "LMHead" in name or hasattr(inner, "score")
+
+
+def _head(inner: Any) -> Any:
+    return inner.cls if hasattr(inner, "cls") else inner.get_output_embeddings()
+
+
+def _has_plain_head(inner: Any) -> bool:
+    """Whether logits are simply the head of the last hidden states."""
+    if hasattr(inner, "final_logits_bias") or any(getattr(inner.config, n, None) not in (None, 1, 1.0) for n in _OWN_LOGITS):
+        return False
+    if inner.config.is_encoder_decoder:
+        # T5 scales what it hands to a tied head.
+        return not (inner.config.model_type in ("t5", "mt5", "umt5") and getattr(inner.config, "tie_word_embeddings", False))
+    return hasattr(inner, "cls") or _is_causal(inner)

@@ -1,0 +1,137 @@
+"""The network of a task: a base from its folder, with the head the task needs.
+
+torch and transformers are imported inside the functions: they take seconds, and most commands need neither.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adaptory.errors import BaseModelError
+from adaptory.recipe import Task
+from adaptory.recipe.training import Training
+from adaptory.training.render import kind_of
+
+# encoder.layer.3, model.layers.3, transformer.h.3, encoder.block.3: the number of a block.
+_BLOCK = re.compile(r"(?:^|\.)(?:layers?|block|h)\.(\d+)(?:\.|$)")
+HEADS = ("pooler", "pre_classifier", "classifier", "classification_head", "score", "cls")
+
+
+def device() -> Any:
+    """Where models run on this machine: one GPU per process where there are any."""
+    import os
+
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def config_of(base: Path) -> Any:
+    """The configuration of a base."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+
+
+def outputs_of(task: Task, settings: Training, classes: Sequence[str]) -> int | None:
+    """How many numbers the task's own head gives; None for a task of tokens."""
+    if task in ("classification", "pair_classification"):
+        return len(classes)
+    return 1 if task == "regression" or (task == "preference" and settings.objective == "reward") else None
+
+
+def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str], seed: int) -> Any:
+    """The base with the head of the task; a new head is drawn from `seed`, so a second call gives the same model.
+
+    Dropout of the base is off: the work it costs bought nothing (docs/log.md).
+    """
+    import torch
+    import transformers
+
+    config = config_of(base)
+    kind, outputs = kind_of(config), outputs_of(task, settings, classes)
+    drops = [name for name in vars(config) if name.endswith(("dropout", "dropout_prob", "dropout_rate", "pdrop"))]
+    more: dict[str, Any] = {name: 0.0 for name in drops if isinstance(getattr(config, name), float)}
+    if outputs is not None:
+        model_class = transformers.AutoModelForSequenceClassification
+        more["num_labels"] = outputs
+        if classes:
+            more |= {"id2label": dict(enumerate(classes)), "label2id": {name: place for place, name in enumerate(classes)}}
+    elif kind == "seq2seq":
+        model_class = transformers.AutoModelForSeq2SeqLM
+    else:
+        model_class = transformers.AutoModelForMaskedLM if kind == "encoder" else transformers.AutoModelForCausalLM
+    if task in ("sft", "preference") and kind == "encoder":
+        raise BaseModelError(f"task {task!r} needs a base that writes text; {config.model_type} is an encoder")
+    torch.manual_seed(seed)
+    with _quiet():
+        model = model_class.from_pretrained(
+            base, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            **_quantised(settings), **more,
+        )  # fmt: skip
+    if model.config.pad_token_id is None and hasattr(model.config, "eos_token_id"):
+        model.config.pad_token_id = model.config.eos_token_id
+    return model
+
+
+def blocks(model: Any) -> dict[str, int]:
+    """Module name -> number of its block, for everything inside one."""
+    return {name: int(found[1]) for name, _ in model.named_modules() if (found := _BLOCK.search(name))}
+
+
+def block_count(model: Any) -> int:
+    """How many blocks a network has. Raises BaseModelError if none can be told apart."""
+    numbers = blocks(model).values()
+    if not numbers:
+        raise BaseModelError(f"{type(model).__name__} has no numbered blocks; only methods full and head can train it")
+    return max(numbers) + 1
+
+
+def lowest_trained_block(model: Any, top_layers: int | None) -> int:
+    """The number of the lowest of the top blocks. Raises BaseModelError when the base has fewer."""
+    count = block_count(model)
+    if top_layers is not None and top_layers > count:
+        raise BaseModelError(f"training.top_layers is {top_layers}, but the base has {count} blocks; lower it")
+    return count - (top_layers or count)
+
+
+def heads(model: Any) -> list[str]:
+    """The names of the task's own head modules."""
+    return [name for name in HEADS if any(part == name or part.endswith("." + name) for part, _ in model.named_modules())]
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside, with the adapter's layers in place."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _quantised(settings: Training) -> dict[str, Any]:
+    if settings.method != "qlora":
+        return {}
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return {"quantization_config": BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+    )}  # fmt: skip
+
+
+def _quiet() -> Any:
+    """transformers reports at length which weights of a head are new; here they always are."""
+    from contextlib import contextmanager
+
+    from transformers.utils import logging
+
+    @contextmanager
+    def quiet() -> Any:
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)
+
+    return quiet()

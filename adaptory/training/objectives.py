@@ -1,0 +1,148 @@
+"""The one loss function: for every task the sum of losses over a batch, never a mean.
+
+A step divides the sums of its whole window by the window's weight once, so that 8 x 1, 4 x 2 and 1 x 8 micro-batches give
+the gradient of the large batch, whatever the lengths (transformers#34191 is what happens otherwise).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from adaptory.recipe import Task
+from adaptory.recipe.training import Training
+from adaptory.training import forward
+from adaptory.training.render import Example, Renderer
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learned, and everything it needs besides the model: a task with its settings and constants."""
+
+    name: str  # classes, value, tokens, masked, reward or dpo
+    settings: Training
+    pad: int
+    class_weights: tuple[float, ...] = ()
+    centre: float = 0.0  # of the values of a regression, which is learned on standardised ones
+    spread: float = 1.0
+    mask_token: int = 0
+    vocabulary: int = 0
+
+    @property
+    def sequences(self) -> int:
+        """Sequences per row."""
+        return 2 if self.name in ("reward", "dpo") else 1
+
+    def weight(self, row: Example) -> float:
+        """What a row counts in the denominator of the loss."""
+        if self.name == "tokens":
+            return float(len(row.ids) - max(row.start, 0 if row.second is not None else 1))
+        if self.name == "masked":
+            return float(_hidden_count(row, self.settings.masked))
+        return self.class_weights[int(row.target)] if self.class_weights else 1.0
+
+
+def objective(task: Task, settings: Training, made: Renderer, train: Sequence[Example], classes: int) -> Objective:
+    """The objective of a task; class weights and the scale of values are those of the training rows."""
+    if task in ("classification", "pair_classification"):
+        weights: tuple[float, ...] = ()
+        if settings.class_weights == "balanced":
+            counts = np.bincount([int(row.target) for row in train], minlength=classes)
+            weights = tuple(float(weight) for weight in len(train) / (classes * np.maximum(counts, 1)))
+        return Objective("classes", settings, made.pad, weights)
+    if task == "regression":
+        values = np.array([row.target for row in train])
+        return Objective("value", settings, made.pad, centre=float(values.mean()), spread=float(values.std() or 1.0))
+    if task == "preference":
+        return Objective(settings.objective, settings, made.pad)
+    if task == "text" and made.kind == "encoder":
+        return Objective(
+            "masked", settings, made.pad, mask_token=made.tokenizer.mask_token_id, vocabulary=len(made.tokenizer)
+        )
+    return Objective("tokens", settings, made.pad)
+
+
+def summed(
+    goal: Objective, model: Any, rows: Sequence[Example], draw: Sequence[int], reference: Sequence[tuple[float, float]] = ()
+) -> Any:
+    """The sum of the losses of these rows, a scalar to be divided by the sum of their weights.
+
+    `draw` seeds what is random in an objective (with the row's place, so that batching changes nothing); `reference` holds
+    the log-likelihoods of chosen and rejected answers under the start, for DPO.
+    """
+    import torch
+
+    batch = prepared(goal, rows, draw).to(next(model.parameters()).device)
+    if goal.name == "classes":
+        weights = torch.tensor(goal.class_weights, device=batch.ids.device) if goal.class_weights else None
+        logits = forward.row_logits(model, batch)
+        return torch.nn.functional.cross_entropy(logits, batch.targets.long(), weight=weights, reduction="sum")
+    if goal.name == "value":
+        wanted = (batch.targets - goal.centre) / goal.spread
+        return (forward.row_logits(model, batch)[:, 0] - wanted).square().sum()
+    if goal.name in ("tokens", "masked"):
+        return forward.label_losses(model, batch)[0].sum()
+    if goal.name == "reward":
+        better, worse = forward.row_logits(model, batch)[:, 0].chunk(2)
+        return -torch.nn.functional.logsigmoid(better - worse).sum()
+    better, worse = likelihoods(model, batch).chunk(2)
+    first, second = torch.tensor(reference, device=better.device).T
+    margin = (better - first) - (worse - second)
+    return -torch.nn.functional.logsigmoid(goal.settings.beta * margin).sum()
+
+
+def prepared(goal: Objective, rows: Sequence[Example], draw: Sequence[int]) -> forward.Batch:
+    """The batch in which this objective reads the rows: of pairs, all chosen answers, then all rejected ones."""
+    if goal.sequences == 2:
+        rejected = [Example(row.row, row.second or [], row.second_start) for row in rows]
+        return forward.collate([*(replace(row, second=None) for row in rows), *rejected], goal.pad)
+    if goal.name == "masked":
+        return _masked(goal, rows, draw)
+    if goal.name == "tokens" and goal.settings.packing:
+        return forward.packed(rows, goal.pad)
+    return forward.collate(rows, goal.pad)
+
+
+def likelihoods(model: Any, batch: forward.Batch) -> Any:
+    """Log-likelihood of the learned tokens of each sequence."""
+    import torch
+
+    losses, rows = forward.label_losses(model, batch)
+    return -torch.zeros(len(batch.ids), device=losses.device).index_add(0, rows, losses)
+
+
+def _hidden_count(row: Example, share: float) -> int:
+    return max(1, round(share * (len(row.ids) - 2)))
+
+
+def _masked(goal: Objective, rows: Sequence[Example], draw: Sequence[int]) -> forward.Batch:
+    """Some tokens of each row are to be guessed: of ten, eight are hidden, one is another, one is as it is (BERT)."""
+    import torch
+
+    batch = forward.collate(rows, goal.pad)
+    ids, labels = batch.ids.clone(), torch.full_like(batch.ids, forward.IGNORED)
+    for place, row in enumerate(rows):
+        random = np.random.default_rng([*draw, *_number(row)])
+        picked = 1 + random.permutation(len(row.ids) - 2)[: _hidden_count(row, goal.settings.masked)]
+        kind = random.random(len(picked))
+        others = random.integers(0, goal.vocabulary, len(picked))
+        labels[place, picked] = ids[place, picked]
+        ids[place, picked[kind < 0.8]] = goal.mask_token
+        swapped = (kind >= 0.8) & (kind < 0.9)
+        ids[place, picked[swapped]] = torch.from_numpy(others[swapped])
+    return replace(batch, ids=ids, labels=labels)
+
+
+def _number(row: Example) -> tuple[int, ...]:
+    """A number for the row that does not depend on its place in a batch."""
+    from zlib import crc32
+
+    return (crc32(row.row.encode()), row.ids[1], len(row.ids))
+
+
+def to_answer(name: str, settings: Training, made: Renderer, centre: float = 0.0, spread: float = 1.0) -> Objective:
+    """The objective of a model that only answers: without what matters for its training."""
+    mask = made.tokenizer.mask_token_id if name == "masked" else 0
+    settings = settings.model_copy(update={"packing": False})  # answers are told row by row
+    return Objective(name, settings, made.pad, (), centre, spread, mask, len(made.tokenizer))

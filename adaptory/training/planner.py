@@ -1,0 +1,176 @@
+"""Before a training starts: how long it will take, how much memory, and at which rates; or why it must not start.
+
+The longest batch is tried first, so memory fails at once or never. A few batches of every size, timed, predict the rest.
+"""
+
+import time
+from typing import Any
+
+from adaptory.errors import PlanError
+from adaptory.recipe import Frozen
+from adaptory.training import devices
+from adaptory.training.batches import sorted_batches
+from adaptory.training.fit import Work, is_memory
+from adaptory.training.network import block_count, blocks, unwrapped
+from adaptory.training.objectives import summed
+from adaptory.training.schedules import rate
+
+_VALIDATING = 0.4  # a forward pass, beside forward and backward
+_TIMED = 8  # batches
+
+
+class Forecast(Frozen):
+    """What a training is predicted to cost, and its rates."""
+
+    steps: int
+    seconds: float
+    seconds_per_epoch: float
+    memory: float  # GB, measured on the longest batch
+    padding: float  # share of the computed tokens that is padding
+    flops: float  # floating-point operations of the whole training
+    first_rate: float
+    peak_rate: float
+    last_rate: float
+
+    def sentence(self) -> str:
+        """For a person."""
+        rates = f"rate {self.first_rate:.2g} first, {self.peak_rate:.2g} at its peak, {self.last_rate:.2g} last"
+        return f"plan: {self.steps:,} steps in about {_minutes(self.seconds)}, {self.memory:.1f} GB; {rates}"
+
+
+def forecast(work: Work) -> Forecast:
+    """Computes the longest batch and a few others, and predicts. Leaves the weights as they were.
+
+    Raises PlanError for a plan that is predicted to exceed training.deadline or training.memory.
+    """
+    import torch
+
+    settings = work.goal.settings
+    micro = [rows for w in work.windows(0) for rows in work.cut(w, work.room(w, settings.micro_tokens))]
+    tokens = [_computed(work, rows) for rows in micro]
+    ordered = sorted(range(len(micro)), key=lambda place: tokens[place])
+    longest = ordered[-1]
+    work.model.train()
+    try:
+        _compute(work, micro[longest])
+    except (torch.OutOfMemoryError, RuntimeError) as fault:
+        if not is_memory(fault):
+            raise
+        raise PlanError(
+            f"the longest batch ({tokens[longest]:,} tokens) does not fit into memory; "
+            f"training.micro_tokens: {max(tokens[longest] // 2, 1)} would halve it"
+        ) from None
+    memory = devices.peak_memory(next(work.model.parameters()).device)
+    # One batch out of the middle of each of several classes of size: their mean is that of all batches.
+    count = min(_TIMED, len(micro))
+    timed = [ordered[int((place + 0.5) * len(micro) / count)] for place in range(count)]
+    seconds = sum(_compute(work, micro[place]) for place in timed)
+    for weight in work.model.parameters():
+        weight.grad = None
+    each = seconds / sum(tokens[place] for place in timed)
+    epoch = (seconds / count * len(micro)) / devices.world() + each * _VALIDATING * _validation(work) / devices.world()
+    steps = work.planned_steps
+    warmup = min(int(settings.warmup * steps), steps - 1)
+    rates = [settings.learning_rate * rate(step, steps, warmup, settings.schedule) for step in (0, warmup, steps - 1)]
+    made = Forecast(
+        steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=memory,
+        padding=1 - sum(work.lengths) / sum(tokens), flops=flops(work, sum(tokens)) * settings.epochs,
+        first_rate=rates[0], peak_rate=rates[1], last_rate=rates[2],
+    )  # fmt: skip
+    _check(work, made)
+    return made
+
+
+def flops(work: Work, tokens: int) -> float:
+    """Floating-point operations of one epoch: 2 per weight and token forward, 2 more for the gradient of what is above a
+    trained weight, 2 more where the weight itself trains (docs/performance.md)."""
+    lower, upper, head = parameters_below(work.model)
+    own = 6 if work.goal.settings.method in ("full", "freeze") else 4
+    labels = sum(work.goal.weight(row) for row in work.train) if work.goal.name in ("tokens", "masked") else 0
+    return tokens * ((0 if work.trunk else 2 * lower) + own * upper) + labels * 4 * head
+
+
+def parameters_below(model: Any) -> tuple[int, int, int]:
+    """Weights of linear layers below the lowest trained block, from it on, and of the head of tokens."""
+    import torch
+
+    numbers = blocks(model)
+    lowest = min((numbers[n] for n, w in _weights(model) if w.requires_grad and n in numbers), default=10**9)
+    sizes = {name: one.weight.numel() for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    inside = {name: size for name, size in sizes.items() if name in numbers and "lora_" not in name}
+    lower = sum(size for name, size in inside.items() if numbers[name] < lowest)
+    outputs = unwrapped(model).get_output_embeddings()
+    return lower, sum(inside.values()) - lower, outputs.weight.numel() if outputs is not None else 0
+
+
+def _weights(model: Any) -> list[tuple[str, Any]]:
+    return [(name.rpartition(".")[0], weight) for name, weight in model.named_parameters()]
+
+
+def _computed(work: Work, rows: list[int]) -> int:
+    """Tokens that a batch computes, padding included."""
+    lengths = [work.lengths[row] for row in rows]
+    return sum(lengths) if work.goal.settings.packing else len(lengths) * max(lengths)
+
+
+def _compute(work: Work, rows: list[int]) -> float:
+    """Forward and backward of a batch; its seconds."""
+    import torch
+
+    some = [work.train[row] for row in rows]
+    reference = [work.reference[row] for row in rows] if work.reference else ()
+    device = next(work.model.parameters()).device
+    began = time.monotonic()
+    if work.trunk:
+        work.trunk.show(work.goal, some)
+    with devices.computing(device, work.goal.settings.precision):
+        loss = summed(work.goal, work.model, some, (work.goal.settings.seed, 0), reference)
+    loss.backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic() - began
+
+
+def _validation(work: Work) -> int:
+    """Tokens that a validation computes."""
+    lengths = [row.length * work.goal.sequences for row in work.validation]
+    return sum(len(batch) * lengths[batch[0]] for batch in sorted_batches(lengths, work.goal.settings.micro_tokens))
+
+
+def _check(work: Work, made: Forecast) -> None:
+    settings = work.goal.settings
+    if settings.memory and made.memory > settings.memory:
+        raise PlanError(
+            f"the longest batch takes {made.memory:.2f} GB, more than training.memory ({settings.memory:g}); "
+            f"training.micro_tokens: {max(settings.micro_tokens // 2, 1)} halves what grows with it"
+        )
+    limit = (settings.deadline or float("inf")) * 60
+    if made.seconds <= limit:
+        return
+    raise PlanError(
+        f"the training would take about {_minutes(made.seconds)}, more than training.deadline ({settings.deadline:g} min); "
+        + _nearest(work, made, limit)
+    )
+
+
+def _nearest(work: Work, made: Forecast, limit: float) -> str:
+    """The plan nearest to the asked one that is predicted to be in time."""
+    settings = work.goal.settings
+    if (fits := int(limit / made.seconds_per_epoch)) >= 1:
+        return f"training.epochs: {fits} would take about {_minutes(fits * made.seconds_per_epoch)}"
+    if settings.method != "head" and blocks(work.model):
+        count = block_count(work.model)
+        now = min(settings.top_layers or count, count)
+        # With every block trained a token costs 4 or 6; below the cut 2, or nothing where that is kept.
+        own, below = (6 if settings.method in ("full", "freeze") else 4), (0 if work.trunk else 2)
+        cost = {top: own * top + below * (count - top) for top in range(1, now + 1)}
+        for top in range(now - 1, 0, -1):
+            seconds = made.seconds_per_epoch * cost[top] / cost[now]
+            if seconds <= limit:
+                return f"training.epochs: 1 with training.top_layers: {top} would take about {_minutes(seconds)}"
+    rows = int(len(work.train) * limit / made.seconds_per_epoch)
+    return f"one epoch over {rows:,} of the {len(work.train):,} rows would be in time"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,130 @@
+"""Setting a training up: rows rendered, base loaded, adapter placed, trunk and references computed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptory.data import read_split
+from adaptory.errors import RecipeError
+from adaptory.recipe.training import Training
+from adaptory.run import Run
+from adaptory.training import adapter, devices, fit, methods, network, objectives, render, validate, xray
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the card of the candidate will tell besides what training finds out."""
+
+    renderer: render.Renderer
+    first: Path | None  # the adapter as it began, where saving needs it
+    first_digest: str
+    left_out: int
+    xray: str
+    parameters: tuple[int, int]
+
+
+def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tuple[fit.Work, Facts]:
+    """Everything a training is made of, and the facts its card will need."""
+    workspace, recipe, settings = run.workspace, run.recipe, run.recipe.training
+    base = workspace.data(recipe.name) / "base"
+    adapter.check_base(base, run.dataset.base)
+    methods.check_device(settings)
+    emit({"event": "stage", "what": "reading the rows"})
+    made = render.renderer(base, recipe.task, settings, network.config_of(base))
+    train, left = render.examples(made, recipe, read_split(workspace, recipe.name, "train"))
+    validation, more = render.examples(made, recipe, read_split(workspace, recipe.name, "validation"))
+    goal = objectives.objective(recipe.task, settings, made, train, len(recipe.data.classes))
+    _check_fits(goal, made, settings)
+    emit({"event": "stage", "what": "loading the base"})
+    model = adapter.make(base, recipe.task, settings, recipe.data.classes)
+    if run.start:
+        _go_on_from(run, model)
+    model.to(network.device())
+    first_digest = adapter.digest_of_weights(model)
+    folder = run.candidate_folder.with_name(f"{run.candidate_folder.name}.checkpoints")
+    folder.mkdir(parents=True, exist_ok=True)
+    first = adapter.save_first(model, settings, folder / "first")
+    trunk = _trunk(run, model, goal, made, train, validation, emit) if settings.cache_trunk else None
+    references: list[Sequence[tuple[float, float]]] = [(), ()]
+    if goal.name == "dpo":
+        emit({"event": "stage", "what": "scoring both answers under the start"})
+        references = [validate.reference_of(goal, model, rows, trunk) for rows in (train, validation)]
+    work = fit.Work(
+        model, goal, train, validation, run.training_key, folder, emit, references[0], references[1], trunk, every
+    )
+    emit({"event": "stage", "what": f"training on {len(train):,} rows, {work.planned_steps:,} steps"})
+    page = xray.text(made, goal, train, left)
+    return work, Facts(made, first, first_digest, len(left) + len(more), page, methods.count(model))
+
+
+def _trunk(run: Run, model: Any, goal: Any, made: Any, train: Sequence[Any], validation: Sequence[Any], emit: Any) -> Any:
+    from adaptory import fingerprint
+    from adaptory.training import trunk
+
+    count = network.block_count(model)
+    cut = count if run.recipe.training.method == "head" else network.lowest_trained_block(model, run.recipe.training.top_layers)
+    if cut == 0:
+        return None
+    _check_untouched(model, cut)
+    key = trunk.key(run.dataset.base, made.digest, cut, quantised=run.recipe.training.method == "qlora")
+    found = trunk.Trunk(model, cut, run.workspace.cache / "trunk" / fingerprint.short(key))
+    sequences = [one for rows in (train, validation) for one in trunk.sequences_of(goal, rows)]
+    if not devices.rank():
+        emit({"event": "stage", "what": f"computing the frozen {cut} of {count} blocks for rows that are new"})
+        new = found.extend(sequences, made.pad)
+        emit({"event": "stage", "what": f"{new:,} of {len(sequences):,} were new"})
+    devices.wait()
+    if devices.rank():
+        found = trunk.Trunk(model, cut, found.folder)
+    found.attach()
+    return found
+
+
+def _check_untouched(model: Any, cut: int) -> None:
+    """Raises RecipeError if anything trains that the kept states depend on."""
+    numbers, inputs = network.blocks(model), network.unwrapped(model).get_input_embeddings().weight
+    for name, weight in model.named_parameters():
+        low = numbers.get(name.rpartition(".")[0], cut) < cut
+        if weight.requires_grad and (low or weight is inputs or "embed" in name):
+            raise RecipeError(
+                f"training.cache_trunk keeps what the lowest {cut} blocks give, but {name} below them would train; "
+                "use an adapter or method freeze with top_layers, or set cache_trunk: false"
+            )
+
+
+def _check_fits(goal: Any, made: Any, settings: Training) -> None:
+    if settings.cache_trunk and (goal.name == "masked" or made.kind == "seq2seq"):
+        raise RecipeError("training.cache_trunk needs rows that are read the same in every epoch, and one stack of blocks")
+    if settings.method == "prompt_tuning" and made.kind == "causal" and goal.name in ("classes", "value", "reward"):
+        raise RecipeError("method 'prompt_tuning' cannot train a head on a causal base: peft reads it where rows are padded")
+    if settings.packing and made.kind != "causal":
+        raise RecipeError(f"training.packing needs a causal base, and this one is of kind {made.kind!r}")
+
+
+def _go_on_from(run: Run, model: Any) -> None:
+    """Gives the model the adapter of the champion that training.start names."""
+    from adaptory.registry import ledger
+    from adaptory.release import fetch_release
+    from adaptory.storage import open_store
+    from adaptory.training.candidate import CARD, Candidate
+
+    store = open_store(run.workspace.store)
+    name = run.recipe.training.start
+    assert name is not None
+    record = next(one for one in ledger.history(store, name) if one.release == run.start)
+    if devices.rank():
+        devices.wait()  # the first process brings it
+    folder = fetch_release(store, record, run.workspace.cache)
+    if not devices.rank():
+        devices.wait()
+    theirs = Candidate.model_validate_json((folder / CARD).read_bytes())
+    if theirs.base_digest != run.dataset.base:
+        raise RecipeError(
+            f"training.start: {name} v{record.version} is on base {theirs.base_digest}, this recipe on {run.dataset.base}"
+        )
+    same = ("method", "rank", "alpha", "top_layers", "peft")
+    if unlike := [key for key in same if getattr(theirs.training, key) != getattr(run.recipe.training, key)]:
+        told = ", ".join(f"{key} {getattr(theirs.training, key)}" for key in unlike)
+        raise RecipeError(f"training.start: {name} v{record.version} was trained with {told}; this recipe must be too")
+    adapter.start_from(model, folder, f"{name} v{record.version}")

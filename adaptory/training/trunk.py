@@ -1,0 +1,165 @@
+"""The frozen blocks below the trained ones, computed once.
+
+What they give for a text depends on nothing that trains, so it is computed the first time, kept in files named by digest,
+and read from there over epochs, seeds, candidates and the next month's retrain, which computes new texts only. Then the
+blocks above see exactly what they would have seen.
+
+A store is a folder per (base, rendering, cut). Each extension adds one file of float32 states and one index of texts.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaptory import fingerprint
+from adaptory.training import preemption
+from adaptory.training.batches import sorted_batches
+from adaptory.training.forward import _padded
+from adaptory.training.network import _BLOCK, unwrapped
+from adaptory.training.objectives import Objective
+from adaptory.training.render import Example
+
+_TOKENS = 4096  # computed at once
+
+
+class Trunk:
+    """A network whose lowest `cut` blocks hand on what was kept, instead of computing."""
+
+    def __init__(self, model: Any, cut: int, folder: Path) -> None:
+        self.model, self.cut, self.folder = model, cut, folder
+        self.places: dict[str, tuple[Any, int, int]] = {}
+        self._now: Any = None
+        for index in sorted(folder.glob("*.json")):
+            self._open(index)
+
+    def extend(self, sequences: Sequence[tuple[Sequence[int], Sequence[int] | None]], pad: int) -> int:
+        """Computes and keeps the sequences (ids, and which text a token is of) that are not there yet; returns how many."""
+        new = {_name(*one): one for one in sequences if _name(*one) not in self.places}
+        if not new:
+            return 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(new)
+        lengths = [len(new[name][0]) for name in names]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        width = unwrapped(self.model).config.hidden_size
+        part = self.folder / f".{os.getpid()}.f32"
+        kept = np.memmap(part, dtype=np.float32, mode="w+", shape=(int(starts[-1]), width))
+        for batch in sorted_batches(lengths, _TOKENS):
+            preemption.check()
+            states = self._compute([new[names[place]] for place in batch], pad)
+            for row, place in enumerate(batch):
+                kept[starts[place] : starts[place + 1]] = states[row, : lengths[place]]
+        kept.flush()
+        digest = fingerprint.hex_of(fingerprint.of_file(part))
+        part.replace(self.folder / f"{digest}.f32")
+        index = {"width": width, "rows": {name: [int(starts[i]), lengths[i]] for i, name in enumerate(names)}}
+        scratch = self.folder / f".{digest}"
+        scratch.write_text(json.dumps(index), encoding="utf-8")
+        scratch.replace(self.folder / f"{digest}.json")
+        self._open(self.folder / f"{digest}.json")
+        return len(names)
+
+    def attach(self) -> None:
+        """From now on the lowest blocks compute nothing: call `show` before each forward pass."""
+        for number, block in _blocks(self.model, self.cut):
+            block.forward = self._hand_on if number == self.cut - 1 else _through
+
+    def detach(self) -> None:
+        """The network is as it was."""
+        for _, block in _blocks(self.model, self.cut):
+            block.__dict__.pop("forward", None)
+
+    def show(self, goal: Objective, rows: Sequence[Example]) -> None:
+        """The next forward pass is on these rows, in this order."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        found = [self._read(*one) for one in sequences_of(goal, rows)]
+        weight = next(self.model.parameters())
+        self._now = pad_sequence(found, batch_first=True).to(weight.device)
+        assert not torch.is_grad_enabled() or not self._now.requires_grad
+
+    def _read(self, ids: Sequence[int], types: Sequence[int] | None) -> Any:
+        import torch
+
+        states, start, length = self.places[_name(ids, types)]
+        return torch.from_numpy(np.array(states[start : start + length]))
+
+    def _hand_on(self, hidden: Any, *_: Any, **__: Any) -> Any:
+        assert self._now.shape == hidden.shape, (self._now.shape, hidden.shape)
+        return self._now
+
+    def _compute(self, sequences: Sequence[tuple[Sequence[int], Sequence[int] | None]], pad: int) -> Any:
+        """The states below the cut, by stopping a plain forward pass there."""
+        import torch
+
+        ids, lengths, mask = _padded([ids for ids, _ in sequences], pad)
+        keys: dict[str, Any] = {"input_ids": ids, "attention_mask": None if bool((lengths == ids.shape[1]).all()) else mask}
+        if sequences[0][1] is not None:
+            keys["token_type_ids"] = _padded([types or [] for _, types in sequences], 0)[0]
+        block = dict(_blocks(self.model, self.cut))[self.cut - 1]
+        caught: list[Any] = []
+
+        def catch(_: Any, __: Any, output: Any) -> None:
+            caught.append(output[0] if isinstance(output, tuple) else output)
+            raise _Caught
+
+        hook = block.register_forward_hook(catch)
+        inner = unwrapped(self.model)
+        inner.eval()
+        device = next(inner.parameters()).device
+        try:
+            with torch.inference_mode():
+                inner.base_model(**{name: value.to(device) for name, value in keys.items() if value is not None})
+        except _Caught:
+            pass
+        finally:
+            hook.remove()
+        return caught[0].float().cpu().numpy()
+
+    def _open(self, index: Path) -> None:
+        found = json.loads(index.read_bytes())
+        states = np.memmap(index.with_suffix(".f32"), dtype=np.float32, mode="r").reshape(-1, found["width"])
+        self.places |= {name: (states, start, length) for name, (start, length) in found["rows"].items()}
+
+
+class _Caught(Exception):  # noqa: N818 - nothing went wrong
+    """The states are there; the rest of the pass is not needed."""
+
+
+def key(base: str, rendering: str, cut: int, *, quantised: bool = False) -> str:
+    """What the kept states depend on."""
+    from importlib.metadata import version
+
+    libraries = {name: version(name) for name in ("torch", "transformers")}
+    facts = {"base": base, "rendering": rendering, "cut": cut, "quantised": quantised, "libraries": libraries}
+    return fingerprint.of_json({"schema": "trunk/v1", **facts})
+
+
+def sequences_of(goal: Objective, rows: Sequence[Example]) -> list[tuple[Sequence[int], Sequence[int] | None]]:
+    """What a network reads of these rows, in the order in which it reads them."""
+    found: list[tuple[Sequence[int], Sequence[int] | None]] = [(row.ids, row.types) for row in rows]
+    return found + [(row.second or [], None) for row in rows] if goal.sequences == 2 else found
+
+
+def _through(hidden: Any, *_: Any, **__: Any) -> Any:
+    return hidden
+
+
+def _blocks(model: Any, cut: int) -> list[tuple[int, Any]]:
+    """The modules of the lowest `cut` blocks."""
+    found = []
+    for name, module in unwrapped(model).named_modules():
+        if (number := _BLOCK.search(name)) and number.end() == len(name) and int(number[1]) < cut:
+            found.append((int(number[1]), module))
+    return found
+
+
+def _name(ids: Sequence[int], types: Sequence[int] | None) -> str:
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(np.array([*ids, -1, *(types or ())], dtype=np.int32).tobytes())
