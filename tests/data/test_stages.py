@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from adaptory import fingerprint
 from adaptory.data.splits import normalised
 from adaptory.errors import DataError, IntegrityError, RecipeError
+from adaptory.recipe import LOWER, METRICS
 from tests.support import parts, rows, staged, tiny_recipe, write_tsv
 
 Line = tuple[str, str, str]
@@ -165,7 +166,9 @@ def test_every_task_is_prepared(tmp_path: Path, task: str) -> None:
     (tmp_path / "incoming").mkdir()
     (tmp_path / "incoming" / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in table))
     changes = {"data.sources": {"s": {"uri": "./incoming/rows.jsonl", "format": "jsonl"}}, "data.fields": fields, "task": task}
-    gate = {"gate.criteria": [{"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.5}]}
+    metric = METRICS[task][0]  # type: ignore[index]
+    direction = "lower" if metric in LOWER else "higher"
+    gate = {"gate.criteria": [{"kind": "floor", "metric": metric, "direction": direction, "limit": 0.5}]}
     found = parts(staged(tmp_path, **changes, **gate, **{"evaluation.baselines": []}))
     assert sum(map(len, found.values())) == len(table)
     assert all(len(found[name]) for name in ("train", "validation", "test"))

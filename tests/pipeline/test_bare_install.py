@@ -59,7 +59,7 @@ def test_the_core_pulls_and_the_predict_extra_answers_as_measured(promoted: Path
     assert missing(python, *PLATFORM) == set(PLATFORM)
     tiny_base(elsewhere / "tiny-base")
     example = json.loads((elsewhere / "model" / "current" / "example.json").read_text())
-    done = ask(elsewhere, adaptory, "predict", "model", "--json", *[row["text"] for row in example])
+    done = ask(elsewhere, adaptory, "predict", "model", "--json", *[row["asked"]["text"] for row in example])
     assert done.stderr == ""
     for told, expected in zip(map(json.loads, done.stdout.splitlines()), example, strict=True):
-        assert told["chances"] == pytest.approx(expected["chances"], abs=1e-5)
+        assert told["chances"] == pytest.approx(expected["told"]["chances"], abs=1e-5)

@@ -127,9 +127,10 @@ print(model.predict(pandas.DataFrame({"text": ["a lovely film"]}))["positive"][0
 def test_a_pulled_release_gives_the_scores_that_were_measured(line: Path, tmp_path: Path) -> None:
     run(line, "pull", "tiny@champion", str(tmp_path / "model"))
     example = json.loads((tmp_path / "model" / "current" / "example.json").read_text())
-    lines = run(line, "predict", str(tmp_path / "model"), *[row["text"] for row in example], "--json").stdout.splitlines()
+    texts = [row["asked"]["text"] for row in example]
+    lines = run(line, "predict", str(tmp_path / "model"), *texts, "--json").stdout.splitlines()
     for told, expected in zip(map(json.loads, lines), example, strict=True):
-        assert told["chances"] == pytest.approx(expected["chances"], abs=1e-5)
+        assert told["chances"] == pytest.approx(expected["told"]["chances"], abs=1e-5)
 
 
 def test_an_adapter_is_not_loaded_on_another_base_of_the_same_shape(line: Path, tmp_path: Path) -> None:

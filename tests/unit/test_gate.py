@@ -190,3 +190,43 @@ def test_a_stricter_limit_never_helps(own: Estimate, limit: float, more: float) 
     mild = judge(evidence(own), gate(FLOOR | {"limit": limit}), None).outcome
     strict = judge(evidence(own), gate(FLOOR | {"limit": limit + more}), None).outcome
     assert RANK[strict] <= RANK[mild]
+
+
+def lower(candidate: Estimate, over_copy: Estimate, over_champion: Estimate | None = None) -> Evidence:
+    """Evidence in perplexity, of which less is better; a difference is candidate minus the other, so a gain is negative."""
+    models = [
+        ModelScores(name=name, kind=kind, metrics={"perplexity": one}, classes={}, slices={})  # type: ignore[arg-type]
+        for name, kind, one in (("candidate", "candidate", candidate), ("untuned", "baseline", around(9.0)))
+    ]
+    gaps = [Difference(other="untuned", metric="perplexity", estimate=over_copy)]
+    if over_champion:
+        gaps.append(Difference(other="champion", metric="perplexity", estimate=over_champion))
+    facts = {"models": tuple(models), "differences": tuple(gaps)}
+    return evidence(around(0.7), over_champion=over_champion, **facts)
+
+
+PERPLEXITY = {"metric": "perplexity", "direction": "lower"}
+CEILING = {"kind": "floor", "limit": 5.0, **PERPLEXITY}
+BELOW = {"kind": "beats_baselines", "margin": 0.1, **PERPLEXITY}
+
+
+def test_where_less_is_better_a_ceiling_must_hold_with_the_whole_interval() -> None:
+    for value, outcome in ((4.9, "PASS"), (5.01, "INCONCLUSIVE"), (5.5, "FAIL")):
+        assert judge(lower(around(value), around(-4.0)), gate(CEILING), None).outcome == outcome, value
+    assert judge(lower(Estimate(value=4.0, low=3.0, high=5.0), around(-4.0)), gate(CEILING), None).outcome == "PASS"
+
+
+def test_where_less_is_better_a_gain_is_a_fall() -> None:
+    for fall, outcome in ((-0.5, "PASS"), (-0.11, "INCONCLUSIVE"), (-0.05, "FAIL"), (0.5, "FAIL")):
+        verdict = judge(lower(around(4.0), around(fall)), gate(BELOW), None)
+        assert verdict.outcome == outcome, (fall, verdict.reason)
+    assert "gain over untuned +0.500 [+0.480, +0.520] is above 0.1" in judge(
+        lower(around(4.0), around(-0.5)), gate(BELOW), None
+    ).findings[1].reason
+
+
+@given(st.floats(0.1, 20), st.floats(0, 5), st.floats(0, 5))
+def test_lowering_a_metric_of_which_less_is_better_never_unmakes_a_pass(value: float, half: float, by: float) -> None:
+    before = judge(lower(around(value, half), around(-1.0)), gate(CEILING), None)
+    after = judge(lower(around(value - by, half), around(-1.0 - by)), gate(CEILING), None)
+    assert before.outcome != "PASS" or after.outcome == "PASS"

@@ -1,0 +1,306 @@
+"""F1 to F9: a training that is killed, preempted, starved, poisoned or given damaged checkpoints.
+
+    pytest tests/faults/test_training_faults.py
+"""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptory.errors import Preempted, StageError
+from adaptory.process import run_stage
+from adaptory.training import adapter, checkpoint, fit, objectives, preemption
+from adaptory.workspace import find
+from tests.pipeline.conftest import BIN
+from tests.support import checkout
+from tests.training.toys import trajectory, work
+
+
+class Killed(BaseException):
+    """What kill -9 leaves behind: nothing that would tidy up."""
+
+
+def broken_at(one: fit.Work, step: int) -> fit.Work:
+    """The same training, which dies when it tells of this step."""
+
+    def tell(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == step:
+            raise Killed
+
+    return fit.Work(**{**vars_of(one), "emit": tell, "every": 0.0})
+
+
+def vars_of(one: fit.Work) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in fit.Work.__dataclass_fields__}
+
+
+def fresh(folder: Path, **changes: Any) -> fit.Work:
+    """The training anew, in a new process as it were: base and adapter made again, checkpoints as they lie there."""
+    return work(folder, "classification", "encoder", dropout=0.2, **changes)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[float]]:
+    one = fresh(tmp_path_factory.mktemp("unbroken"))
+    losses = trajectory(one)
+    return adapter.digest_of_weights(one.model), losses
+
+
+def finished(folder: Path) -> tuple[str, list[float]]:
+    one = fresh(folder)
+    losses = trajectory(one)
+    return adapter.digest_of_weights(one.model), losses
+
+
+@pytest.mark.parametrize("step", range(1, 17))
+def test_f1_killed_at_any_step_the_same_command_ends_with_the_same_bytes(
+    tmp_path: Path, step: int, unbroken: tuple[str, list[float]]
+) -> None:
+    with pytest.raises(Killed):
+        fit.fit(broken_at(fresh(tmp_path), step))
+    assert checkpoint.newest(tmp_path / "checkpoints", "toy") or step == 1
+    assert finished(tmp_path) == unbroken, "weights, and the curve of losses without a gap or a repeat"
+
+
+def test_f1_killed_again_and_again(tmp_path: Path, unbroken: tuple[str, list[float]]) -> None:
+    for step in (3, 4, 9, 11, 16):
+        with pytest.raises(Killed):
+            fit.fit(broken_at(fresh(tmp_path), step))
+    assert finished(tmp_path) == unbroken
+
+
+@pytest.mark.parametrize("moment", ["the tensors are half written", "the state is not there yet", "before the rename"])
+def test_f1_killed_while_a_checkpoint_is_written(
+    tmp_path: Path, moment: str, unbroken: tuple[str, list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def dies(self: Path, *words: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            if moment == "the tensors are half written":
+                (self / checkpoint.STATE).unlink()
+                os.truncate(self / checkpoint.TENSORS, 100)
+            elif moment == "the state is not there yet":
+                (self / checkpoint.STATE).unlink()
+            raise Killed
+        return replace(self, *words)
+
+    replace = Path.replace
+    one = broken_at(fresh(tmp_path), 16)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", dies)
+        with pytest.raises(Killed):
+            fit.fit(one)
+    assert finished(tmp_path) == unbroken
+
+
+@pytest.mark.slow
+def test_f1_and_f3_the_real_stage_killed_or_told_to_stop_goes_on_to_the_same_adapter(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "checkout", **{"training.dropout": 0.1})
+    subprocess.run([str(BIN / "adaptory"), "prepare", "tiny"], cwd=folder, check=True, capture_output=True)
+    whole = shutil.copytree(folder, tmp_path / "whole", symlinks=True)
+    assert _train(whole) == 0
+    assert _train(folder, signal.SIGKILL, at=33) == -signal.SIGKILL
+    assert _train(folder, signal.SIGTERM, at=90) == 75, "preempted is never called success"
+    kept = [place for place in folder.glob(".adaptory/runs/tiny/*.checkpoints/step-*") if (place / "state.json").is_file()]
+    assert kept
+    assert not list(folder.glob(".adaptory/runs/tiny/candidate-*/candidate.json"))
+    assert _train(folder) == 0
+    assert _digest(folder) == _digest(whole)
+    assert not list(folder.glob(".adaptory/runs/tiny/*.checkpoints")), "a finished training keeps no checkpoints"
+
+
+def _train(folder: Path, end: signal.Signals | None = None, at: int = 0) -> int:
+    """Runs the stage; sends the signal when it has told of a step. Returns its exit code."""
+    environment = {**os.environ, "ADAPTORY_CHECKPOINT_SECONDS": "0"}
+    stage = subprocess.Popen(
+        [str(BIN / "adaptory"), "stage", "train", "tiny"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert stage.stdout is not None
+    for line in stage.stdout:
+        if end and '"event": "step"' in line and json.loads(line)["step"] >= at:
+            stage.send_signal(end)
+            break
+    stage.stdout.read()
+    return stage.wait(60)
+
+
+def _digest(folder: Path) -> Any:
+    return json.loads(next(folder.glob(".adaptory/runs/tiny/candidate-*/candidate.json")).read_text())["digest"]
+
+
+@pytest.fixture
+def told() -> Iterator[None]:
+    """A process in which SIGTERM has come."""
+    preemption._told = True
+    yield
+    preemption._told = False
+
+
+def test_f3_a_sigterm_saves_the_step_and_ends_by_a_name(
+    tmp_path: Path, unbroken: tuple[str, list[float]], told: None
+) -> None:
+    with pytest.raises(Preempted, match="run the same command to go on") as found:
+        fit.fit(fresh(tmp_path))
+    assert found.value.exit_code == 75
+    kept = checkpoint.newest(tmp_path / "checkpoints", "toy")
+    assert kept and kept.facts["step"] == 1
+    preemption._told = False
+    assert finished(tmp_path) == unbroken
+
+
+def test_f4_out_of_memory_is_tried_again_at_half_the_size_with_the_same_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    plain = trajectory(work(tmp_path / "a", "sft", "causal"))
+    longest = max(work(tmp_path / "b", "sft", "causal").lengths)
+    summed = objectives.summed
+
+    def starved(goal: Any, model: Any, rows: Any, *more: Any) -> Any:
+        if len(rows) * max(row.length for row in rows) > 4 * longest:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return summed(goal, model, rows, *more)
+
+    monkeypatch.setattr(fit, "summed", starved)
+    one = work(tmp_path / "c", "sft", "causal", micro_tokens=8 * longest)
+    state = fit.fit(one)
+    assert state.halved and state.micro_tokens == 4 * longest
+    ours = [event["loss"] for event in fit.curve(one.folder) if event["event"] == "step"]
+    assert ours == pytest.approx(plain, rel=1e-3)
+
+
+def test_f4_out_of_memory_a_second_time_is_told_with_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def starved(*words: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(fit, "summed", starved)
+    with pytest.raises(StageError, match=r"step 1 also with 2048 tokens at once; lower training\.micro_tokens"):
+        fit.fit(fresh(tmp_path))
+
+
+@pytest.mark.slow
+def test_f5_a_process_without_memory_leaves_no_candidate_and_is_not_called_success(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "checkout")
+    subprocess.run([str(BIN / "adaptory"), "prepare", "tiny"], cwd=folder, check=True, capture_output=True)
+    limited = f"ulimit -v 1500000; exec {BIN / 'adaptory'} stage train tiny"
+    done = subprocess.run(["bash", "-c", limited], cwd=folder, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert not list(folder.glob(".adaptory/runs/tiny/candidate-*/candidate.json"))
+
+
+def test_f6_a_full_disk_keeps_the_checkpoint_before_and_names_the_bytes(
+    tmp_path: Path, unbroken: tuple[str, list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+
+    with pytest.raises(Killed):
+        fit.fit(broken_at(fresh(tmp_path), 5))
+    before = checkpoint.newest(tmp_path / "checkpoints", "toy")
+
+    def full(tensors: Any, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.torch, "save_file", full)
+        with pytest.raises(StageError, match=r"no room for a checkpoint .* needs [\d,]+ bytes and [\d,]+ are free"):
+            fit.fit(broken_at(fresh(tmp_path), 16))
+    after = checkpoint.newest(tmp_path / "checkpoints", "toy")
+    assert before and after and before.facts == after.facts
+    assert not list((tmp_path / "checkpoints").glob(".step*")), "nothing half is left"
+    assert finished(tmp_path) == unbroken
+
+
+def test_f7_a_loss_that_is_not_finite_stops_before_the_weights_move_and_names_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = fresh(tmp_path)
+    summed, calls, digests = objectives.summed, 0, []
+
+    def poisoned(*words: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        digests.append(adapter.digest_of_weights(one.model))
+        return summed(*words) * (float("nan") if calls == 5 else 1.0)
+
+    monkeypatch.setattr(fit, "summed", poisoned)
+    with pytest.raises(StageError, match=r"training step 5: loss nan.*these rows: s/\d+, s/\d+"):
+        fit.fit(one)
+    assert adapter.digest_of_weights(one.model) == digests[4]
+
+
+@pytest.mark.parametrize("file", [checkpoint.TENSORS, checkpoint.STATE])
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "gone"])
+def test_f8_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    tmp_path: Path, file: str, harm: str, unbroken: tuple[str, list[float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Killed):
+        fit.fit(broken_at(fresh(tmp_path), 7))
+    found = sorted((tmp_path / "checkpoints").glob("step-*"))
+    assert [place.name for place in found] == ["step-5", "step-6"], "two are kept"
+    victim = found[-1] / file
+    if harm == "truncated":
+        os.truncate(victim, victim.stat().st_size // 2)
+    elif harm == "flipped":
+        data = bytearray(victim.read_bytes())
+        data[len(data) // 2] ^= 1
+        victim.write_bytes(data)
+    else:
+        victim.unlink()
+    kept = checkpoint.newest(tmp_path / "checkpoints", "toy")
+    assert kept and kept.facts["step"] == 5
+    assert "step-6 is damaged and passed over" in capsys.readouterr().err
+    assert finished(tmp_path)[0] == unbroken[0]
+
+
+def test_a_curve_that_was_cut_off_does_not_stop_the_next_attempt(
+    tmp_path: Path, unbroken: tuple[str, list[float]]
+) -> None:
+    with pytest.raises(Killed):
+        fit.fit(broken_at(fresh(tmp_path), 5))
+    with (tmp_path / "checkpoints" / fit.CURVE).open("a") as curve:
+        curve.write('{"event": "step", "st')
+    assert finished(tmp_path) == unbroken
+
+
+def test_an_attempt_that_died_before_its_first_checkpoint_leaves_no_losses_behind(
+    tmp_path: Path, unbroken: tuple[str, list[float]]
+) -> None:
+    with pytest.raises(Killed):
+        fit.fit(fit.Work(**{**vars_of(broken_at(fresh(tmp_path), 5)), "every": 1e9}))
+    assert fit.curve(tmp_path / "checkpoints")
+    assert finished(tmp_path) == unbroken
+
+
+def test_f9_a_checkpoint_of_another_training_is_not_gone_on_from(
+    tmp_path: Path, unbroken: tuple[str, list[float]]
+) -> None:
+    other = fresh(tmp_path, learning_rate=0.02)
+    with pytest.raises(Killed):
+        fit.fit(broken_at(fit.Work(**{**vars_of(other), "key": "another"}), 5))
+    assert checkpoint.newest(tmp_path / "checkpoints", "toy") is None
+    assert finished(tmp_path)[0] == unbroken[0]
+
+
+@pytest.mark.slow
+def test_a_stage_that_says_nothing_is_killed_within_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkout(tmp_path / "checkout")
+    subprocess.run([str(BIN / "adaptory"), "prepare", "tiny"], cwd=folder, check=True, capture_output=True)
+    monkeypatch.setenv("ADAPTORY_SILENCE", "1")
+    with pytest.raises(StageError, match="said nothing for 1 s and was killed"):
+        run_stage(find(folder), "train", "tiny", lambda event: None)

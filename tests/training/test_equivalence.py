@@ -1,0 +1,141 @@
+"""One training said in many ways is one training: the same losses, step by step, and the same weights at the end.
+
+After TRL's tests/invariant: what differs by more than rounding is a bug (transformers#34191 is what happens without).
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adaptory.training import adapter, fit, forward, objectives
+from tests.support import ROOT
+from tests.training.toys import base, trajectory, work
+
+TASKS = [("classification", "encoder"), ("sft", "causal"), ("preference", "causal"), ("sft", "seq2seq"), ("text", "encoder")]
+
+
+def run(folder: Path, task: str, kind: str, **training: Any) -> tuple[list[float], str]:
+    one = work(folder, task, kind, **training)
+    for left in (one.folder.glob("**/*") if one.folder.is_dir() else ()):
+        left.unlink() if left.is_file() else None
+    losses = trajectory(one)
+    return losses, adapter.digest_of_weights(one.model)
+
+
+def close(first: list[float], second: list[float]) -> None:
+    np.testing.assert_allclose(first, second, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(("task", "kind"), TASKS)
+def test_a_window_cut_into_any_micro_batches_gives_the_gradient_of_the_whole(tmp_path: Path, task: str, kind: str) -> None:
+    whole = run(tmp_path / "a", task, kind)[0]
+    assert len(whole) == 16  # 60 rows in windows of 8, the last one short, twice
+    for tokens in (1, 40, 97):
+        close(run(tmp_path / f"b{tokens}", task, kind, micro_tokens=tokens)[0], whole)
+
+
+@pytest.mark.parametrize(("task", "kind"), [("classification", "encoder"), ("sft", "causal"), ("preference", "causal")])
+@pytest.mark.parametrize("method", ["lora", "freeze", "dora"])
+def test_a_cached_trunk_changes_nothing(tmp_path: Path, task: str, kind: str, method: str) -> None:
+    close(run(tmp_path / "a", task, kind, method=method)[0], run(tmp_path / "b", task, kind, method=method, cache_trunk=True)[0])
+
+
+def test_a_head_on_cached_embeddings_is_a_head_on_the_network(tmp_path: Path) -> None:
+    settings = {"method": "head", "top_layers": None}
+    one = run(tmp_path / "a", "classification", "encoder", **settings)
+    close(one[0], run(tmp_path / "b", "classification", "encoder", cache_trunk=True, **settings)[0])
+
+
+@pytest.mark.parametrize("task", ["sft", "text"])
+def test_packing_changes_nothing(tmp_path: Path, task: str) -> None:
+    padded = run(tmp_path / "a", task, "causal")[0]
+    close(padded, run(tmp_path / "b", task, "causal", packing=True, micro_tokens=100)[0])
+
+
+def test_a_packed_row_does_not_see_the_row_before_it(tmp_path: Path) -> None:
+    one = work(tmp_path, "sft", "causal", packing=True)
+    one.model.eval()
+    some = one.train[:5]
+    packed = forward.label_losses(one.model, forward.packed(some, one.goal.pad))[0].tolist()
+    alone = [loss for row in some for loss in forward.label_losses(one.model, forward.collate([row], one.goal.pad))[0].tolist()]
+    np.testing.assert_allclose(packed, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("task", "kind"), [("sft", "causal"), ("text", "causal"), ("text", "encoder"), ("sft", "seq2seq")])
+def test_the_head_on_labels_only_gives_the_plain_losses_and_gradients(
+    tmp_path: Path, task: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def gradient(plain: bool) -> tuple[float, list[Any]]:
+        one = work(tmp_path, task, kind)
+        with monkeypatch.context() as patch:
+            if plain:
+                patch.setattr(forward, "_has_plain_head", lambda inner: False)
+            loss = objectives.summed(one.goal, one.model, one.train[:9], (0, 0))
+        loss.backward()
+        return loss.item(), [weight.grad for weight in one.model.parameters() if weight.requires_grad]
+
+    (fast, grads), (slow, plain) = gradient(False), gradient(True)
+    assert fast == pytest.approx(slow, rel=1e-5)
+    for first, second in zip(grads, plain, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)
+
+
+def test_a_loss_in_chunks_is_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path / "a", "sft", "causal")[0]
+    monkeypatch.setattr(forward, "_CHUNK", 7)
+    close(run(tmp_path / "b", "sft", "causal")[0], whole)
+
+
+def test_the_losses_are_those_that_transformers_computes(tmp_path: Path) -> None:
+    """A mean over the labels of a padded batch, written out the plain way."""
+    import torch
+
+    one = work(tmp_path, "sft", "causal")
+    batch = forward.collate(one.train[:6], one.goal.pad)
+    theirs = one.model(input_ids=batch.ids, attention_mask=batch.mask, labels=batch.labels).loss
+    ours = objectives.summed(one.goal, one.model, one.train[:6], (0,)) / sum(one.goal.weight(row) for row in one.train[:6])
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    alone = run(tmp_path / "a", "sft", "causal", epochs=1)[0]
+    base(tmp_path / "b" / "causal", "causal")
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\n"
+        "from adaptory.training import devices\n"
+        "from tests.training.toys import trajectory, work\n"
+        "with devices.joined():\n"
+        "    assert devices.world() == 2\n"
+        f"    trajectory(work(Path({str(tmp_path / 'b')!r}), 'sft', 'causal', epochs=1))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # What torchrun sets.
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [{**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1)]
+    both = [subprocess.Popen([sys.executable, str(script)], env=rank, stderr=subprocess.PIPE, text=True) for rank in ranks]
+    told = [one.communicate(timeout=120)[1] for one in both]
+    assert [one.returncode for one in both] == [0, 0], told[0][-2000:] + told[1][-2000:]
+    together = [event["loss"] for event in fit.curve(tmp_path / "b" / "checkpoints") if event["event"] == "step"]
+    close(together, alone)  # as many losses as one process told: the other one is silent
+
+
+def test_the_trajectory_is_pinned(tmp_path: Path) -> None:
+    """A change of these numbers is a change of what everybody's trainings learn."""
+    losses = run(tmp_path, "classification", "encoder", epochs=1)[0]
+    close(losses, PINNED)
+
+
+PINNED = [2.372909, 1.799877, 0.89881, 1.864955, 1.047723, 1.573136, 1.497043, 1.22116]

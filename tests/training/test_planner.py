@@ -1,0 +1,89 @@
+"""Before a training starts, its cost is predicted; a plan that cannot keep its limits is refused with the nearest that can."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptory.errors import PlanError
+from adaptory.training import adapter, fit, planner
+from tests.training.toys import trajectory, work
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which every padded token takes a millisecond, and every batch ten more."""
+    monkeypatch.setattr(planner, "_compute", lambda work, rows: 0.01 + 0.001 * planner._computed(work, rows))
+
+
+def test_the_prediction_adds_up_what_each_batch_takes(tmp_path: Path, steady: None) -> None:
+    one = work(tmp_path, "sft", "causal", epochs=3)
+    micro = [rows for window in one.windows(0) for rows in one.cut(window, 4096)]
+    training = sum(0.01 + 0.001 * planner._computed(one, rows) for rows in micro)
+    found = planner.forecast(one)
+    assert found.steps == 24
+    assert found.seconds == pytest.approx(3 * found.seconds_per_epoch)
+    assert training < found.seconds_per_epoch < 1.5 * training, "validation comes on top"
+
+
+def test_looking_ahead_changes_nothing(tmp_path: Path) -> None:
+    plain = trajectory(work(tmp_path / "a", dropout=0.3))
+    one = work(tmp_path / "b", dropout=0.3)
+    before = adapter.digest_of_weights(one.model)
+    planner.forecast(one)
+    assert adapter.digest_of_weights(one.model) == before
+    assert all(weight.grad is None for weight in one.model.parameters())
+    assert trajectory(one) == plain
+
+
+@pytest.mark.parametrize(
+    ("minutes", "remedy"),
+    [
+        (0.025, r"training\.epochs: 1 would take"),
+        (0.0145, r"epochs: 1 with training\.top_layers: \d"),
+        (0.002, r"one epoch over \d+ of the 60"),
+    ],
+)
+def test_a_plan_that_misses_its_deadline_is_refused_with_the_nearest_that_keeps_it(
+    tmp_path: Path, steady: None, minutes: float, remedy: str
+) -> None:
+    one = work(tmp_path, "sft", "causal", epochs=2, top_layers=4, deadline=minutes)
+    with pytest.raises(PlanError, match=rf"would take about .*, more than training\.deadline \({minutes:g} min\); .*{remedy}"):
+        planner.forecast(one)
+
+
+def test_the_nearest_plan_keeps_the_deadline(tmp_path: Path, steady: None) -> None:
+    settings: dict[str, Any] = {"epochs": 9, "top_layers": 4, "deadline": 0.1}
+    with pytest.raises(PlanError) as found:
+        planner.forecast(work(tmp_path, "sft", "causal", **settings))
+    told = re.search(r"training\.epochs: (\d+)", str(found.value))
+    assert told
+    planner.forecast(work(tmp_path, "sft", "causal", **settings | {"epochs": int(told[1])}))
+    with pytest.raises(PlanError):
+        planner.forecast(work(tmp_path, "sft", "causal", **settings | {"epochs": int(told[1]) + 1}))
+
+
+def test_a_plan_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"\d GB, more than training\.memory \(0\.001\); training\.micro_tokens: 2048"):
+        planner.forecast(work(tmp_path, memory=0.001))
+
+
+def test_what_is_frozen_and_kept_costs_nothing_and_what_trains_whole_costs_most(tmp_path: Path) -> None:
+    def cost(**training: Any) -> float:
+        one = work(tmp_path, "sft", "causal", **training)
+        return planner.flops(one, 1000)
+
+    full = cost(method="full", top_layers=None)
+    every, top, kept = cost(top_layers=4), cost(top_layers=2), cost(top_layers=2, cache_trunk=True)
+    assert kept < top < every < full
+    lower, upper, head = planner.parameters_below(work(tmp_path, "sft", "causal", top_layers=1).model)
+    assert lower == 3 * upper and head > 0
+
+
+def test_the_plan_tells_the_rates(tmp_path: Path) -> None:
+    found = planner.forecast(work(tmp_path, warmup=0.25, learning_rate=0.01))
+    assert 0 < found.first_rate < found.peak_rate == 0.01
+    assert 0 < found.last_rate < found.peak_rate
+    assert re.match(r"plan: 16 steps in about \d+ s, \d+\.\d GB; rate 0\.002 first, 0\.01 at its peak", found.sentence())
+    assert fit.CURVE
