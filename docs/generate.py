@@ -20,7 +20,7 @@ def recipe_page() -> str:
     """Every key of a recipe: type, default, meaning."""
     parts = [
         "# The recipe, key by key",
-        "Made from `adaptory/recipe.py` by `python -m docs.generate`. A recipe lives under `recipes: <name>:` in params.yaml; "
+        "Made from `adaptory/recipe/` by `python -m docs.generate`. A recipe lives under `recipes: <name>:` in params.yaml; "
         "an unknown key is an error, and so are NaN and infinity.",
     ]
     for title, model in _sections(recipe.Recipe, ""):
