@@ -9,6 +9,11 @@ import numpy as np
 from adaptory.profile.profile import EDGES, Profile
 from adaptory.progress import said
 
+# What a loss is a mean of, by what the validation measured.
+_LOSSES = {
+    "macro F1": "cross-entropy, nats per row", "perplexity": "cross-entropy, nats per token",
+    "Pearson r": "squared error of standardised values", "accuracy": "loss, nats per pair",
+}  # fmt: skip
 _INK, _SOFT, _FIRST, _SECOND = "#1f2933", "#9aa5b1", "#1f6feb", "#d1495b"
 
 
@@ -57,7 +62,7 @@ def learning_curve(events: Path, path: Path) -> None:
         "training loss", (at[-1], smooth[-1]), xytext=(6, 0), textcoords="offset points", color=_FIRST, fontsize=9, va="center"
     )
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss")
+    axes.set_ylabel(_LOSSES.get(epochs[0]["measured"] if epochs else "", "loss"))
     for epoch in epochs:
         axes.axvline(epoch["step"], color=_SECOND, linewidth=0.8, linestyle=":")
         axes.annotate(
@@ -74,13 +79,17 @@ def data(now: Profile, then: Profile | None, path: Path) -> None:
     classes, sources = list(now.labels), list(now.by_source)[::-1]
     shades = [_SECOND, _SOFT, _FIRST] if len(classes) == 3 else [_FIRST, _SECOND, _SOFT, "#e8a33d", "#2a9d8f", "#8d6cab"]
     start = np.zeros(len(sources))
-    for place, name in enumerate(classes):
+    if len(classes) == 1:  # a task without classes
+        left.barh(sources, [sum(now.by_source[source].values()) for source in sources], color=_FIRST, height=0.7)
+        left.set_xlabel("rows")
+    for place, name in enumerate(classes if len(classes) > 1 else []):
         share = np.array([now.by_source[source].get(name, 0) / max(1, sum(now.by_source[source].values())) for source in sources])
         left.barh(sources, share, left=start, color=shades[place % len(shades)], label=name, height=0.7)
         start += share
-    left.set_xlim(0, 1)
-    left.set_xlabel("share of the source's rows")
-    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(classes)), frameon=False, fontsize=8)
+    if len(classes) > 1:
+        left.set_xlim(0, 1)
+        left.set_xlabel("share of the source's rows")
+        left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(classes)), frameon=False, fontsize=8)
     used = max(place for one in (now, then) if one for place, count in enumerate(one.words.counts) if count) + 1
     edges = np.array([1, *EDGES])[: used + 1]
     for one, colour, label in ((then, _SOFT, "the champion's data"), (now, _FIRST, "this data")):
