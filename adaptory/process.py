@@ -6,6 +6,7 @@ evaluation print one JSON event per line, for every kind of progress display.
 """
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -72,8 +73,8 @@ def run_stage(
 ) -> None:
     """Runs `adaptory stage <stage> <recipe>` and hands over its events; its processes never outlive this call.
 
-    Raises the stage's own error, or StageError with the end of what it printed. A stage that says nothing for
-    ADAPTORY_SILENCE seconds (default 600) hangs: it is killed, and told so.
+    Raises the stage's own error, or StageError with the end of what it printed. A training that says nothing for
+    ADAPTORY_SILENCE seconds (default 600) hangs: it is killed, and told so. Other stages may think for longer.
     """
     environment = workspace.environment()
     command = [sys.executable, "-m", "adaptory.cli", "stage", stage, recipe]
@@ -85,7 +86,7 @@ def run_stage(
             subprocess.Popen(command, cwd=workspace.root, env=rank, stdout=out, stderr=complaints, text=True)
             for rank, out in zip(ranks, outputs, strict=True)
         ]
-        watch = _Watch(several, float(environment.get("ADAPTORY_SILENCE", "600")))
+        watch = _Watch(several, float(environment.get("ADAPTORY_SILENCE", "600")) if stage == "train" else math.inf)
         try:
             assert several[0].stdout is not None
             for line in several[0].stdout:

@@ -116,8 +116,9 @@ def _measured(recipe: str, name: str, rows: int) -> dict[str, float]:
 
 def _ours(work: Any) -> float:
     from adaptory.training import fit
+    from adaptory.training.work import begin
 
-    state = fit.begin(work)
+    state = begin(work)
     work.model.train()
     began = time.monotonic()
     for window in work.windows(0):

@@ -17,7 +17,7 @@ from adaptory.errors import DataError, Preempted, ServerError, UserError
 from adaptory.evaluation import baselines, metrics, plots, respond, scores
 from adaptory.evaluation.data_report import DOMAINS
 from adaptory.evaluation.embeddings import embed
-from adaptory.evaluation.scores import Answers, Truth
+from adaptory.evaluation.scores import SCORES, Answers, Truth
 from adaptory.gate import Evidence
 from adaptory.profile import history as data_history
 from adaptory.profile.domains import distances
@@ -26,12 +26,15 @@ from adaptory.registry import ledger
 from adaptory.release import fetch_release
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
-from adaptory.training import Candidate
+from adaptory.training import Candidate, adapter
 from adaptory.training.answers import reply
-from adaptory.training.candidate import CARD, CURVE
+from adaptory.training.candidate import CARD
+from adaptory.training.curve import CURVE
+from adaptory.training.render import Renderer
 
-SCORES, EVIDENCE, EXAMPLE = "scores.parquet", "evidence.json", "example.json"
+EVIDENCE, EXAMPLE = "evidence.json", "example.json"
 Tell = Callable[[int], None]
+Emit = Callable[[dict[str, Any]], None]
 FRESH, SEEN = "new since the champion", "trained on before"
 
 
@@ -41,7 +44,7 @@ def read(folder: Path) -> Evidence | None:
     return Evidence.model_validate_json(path.read_bytes()) if path.is_file() else None
 
 
-def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[[dict[str, Any]], None]) -> Evidence:
+def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Emit) -> Evidence:
     """Scores candidate, champion and baselines on the test split and returns the evidence.
 
     A finished evaluation of the same candidate against the same champion is returned as it is.
@@ -53,7 +56,6 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
     if done and same and done.champion_error is None:
         return done
     run.folder.mkdir(parents=True, exist_ok=True)
-    base = workspace.data(recipe.name) / "base"
     train, test = read_split(workspace, recipe.name, "train"), _test_rows(run)
     marks = history_marks(run, store, test)
     excluded = 0
@@ -64,28 +66,7 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
             raise DataError("every test row was trained on before, and evaluation.exclude_seen leaves none; add test rows")
     truth = _truth(recipe, test, marks)
 
-    def tell(done: int) -> None:
-        emit({"event": "rows", "done": done, "rows": test.height})
-
-    emit({"event": "stage", "what": f"scoring the candidate on {test.height:,} test rows"})
-    loaded = respond.load(run.candidate_folder, base, candidate, certified=True)
-    answers = [respond.respond("candidate", "candidate", loaded, recipe, test, _reference(run, store, candidate, base), tell)]
-    _write_example(run.folder / EXAMPLE, recipe, candidate, loaded, test)
-    del loaded
-    error = None
-    if champion and champion.candidate == candidate.digest:
-        answers.append(replace(answers[0], name="champion", kind="champion"))
-    elif champion:
-        emit({"event": "stage", "what": f"scoring the champion, v{champion.version}"})
-        try:
-            answers.append(_champion(run, store, champion, candidate, test, tell))
-        except (Preempted, ServerError):  # says nothing of the champion
-            raise
-        except UserError as fault:
-            error = str(fault)
-    for name in recipe.evaluation.baselines:
-        emit({"event": "stage", "what": f"scoring the baseline {name}"})
-        answers.append(baselines.ALL[name](baselines.Ask(recipe, train, test, base, tell)))
+    answers, error = _everyone(run, store, champion, candidate, train, test, emit)
     scores.write(run.folder / SCORES, truth, answers, candidate.classes)
     settings = recipe.evaluation
     emit({"event": "stage", "what": f"drawing {settings.resamples:,} resamples for the intervals"})
@@ -122,6 +103,38 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Callable[
     )
     (run.folder / EVIDENCE).write_text(evidence.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return evidence
+
+
+def _everyone(
+    run: Run, store: ObjectStore, champion: ledger.Record | None, candidate: Candidate, train: Any, test: Any, emit: Emit
+) -> tuple[list[Answers], str | None]:
+    """The answers of candidate, champion and baselines; and why the champion could not answer, if it could not."""
+    recipe, base = run.recipe, run.workspace.data(run.recipe.name) / "base"
+
+    def tell(done: int) -> None:
+        emit({"event": "rows", "done": done, "rows": test.height})
+
+    emit({"event": "stage", "what": f"scoring the candidate on {test.height:,} test rows"})
+    loaded = respond.load(run.candidate_folder, base, candidate, certified=True)
+    reference = _reference(run, store, candidate, base, loaded)
+    answers = [respond.respond("candidate", "candidate", loaded, recipe, test, reference, tell)]
+    _write_example(run.folder / EXAMPLE, recipe, candidate, loaded, test)
+    ours, error = loaded.made, None
+    del loaded, reference
+    if champion and champion.candidate == candidate.digest:
+        answers.append(replace(answers[0], name="champion", kind="champion"))
+    elif champion:
+        emit({"event": "stage", "what": f"scoring the champion, v{champion.version}"})
+        try:
+            answers.append(_champion(run, store, champion, candidate, ours, test, tell))
+        except (Preempted, ServerError):  # says nothing of the champion
+            raise
+        except UserError as fault:
+            error = str(fault)
+    for name in recipe.evaluation.baselines:
+        emit({"event": "stage", "what": f"scoring the baseline {name}"})
+        answers.append(baselines.ALL[name](baselines.Ask(recipe, train, test, base, tell)))
+    return answers, error
 
 
 def _look_at_data(run: Run, store: ObjectStore, champion: ledger.Record | None, pictures: Path) -> None:
@@ -174,23 +187,27 @@ def _truth(recipe: Recipe, test: Any, marks: dict[str, npt.NDArray[np.bool_]]) -
     )
 
 
-def _reference(run: Run, store: ObjectStore, made: Candidate, base: Path) -> respond.Loaded | None:
-    """What a policy's answers are held to: the adapter it started from, or the bare base. Nothing for other objectives."""
+def _reference(run: Run, store: ObjectStore, made: Candidate, base: Path, policy: respond.Loaded) -> respond.Loaded | None:
+    """What a policy's answers are held to, reading the same tokens: the adapter it started from, or the bare base.
+
+    Nothing for other objectives.
+    """
     if made.objective != "dpo":
         return None
     if made.start is None:
-        return respond.untuned(base, run.recipe)
+        return replace(policy, model=respond.untuned(base, run.recipe).model)
     name = made.training.start
     assert name is not None
     record = next(one for one in ledger.history(store, name) if one.release == made.start)
     folder = fetch_release(store, record, run.workspace.cache)
     start = Candidate.model_validate_json((folder / CARD).read_bytes())
-    same = start.model_copy(update={"task": "preference", "objective": "dpo", "rendering": made.rendering})
-    settings = start.training.model_copy(update={"objective": "dpo", "max_tokens": made.training.max_tokens})
-    return respond.load(folder, base, same.model_copy(update={"training": settings}))
+    settings = start.training.model_copy(update={"objective": "dpo"})
+    return replace(policy, model=adapter.load(folder, base, start.base_digest, "preference", settings, (), merge=True))
 
 
-def _champion(run: Run, store: ObjectStore, champion: ledger.Record, candidate: Candidate, test: Any, tell: Tell) -> Answers:
+def _champion(
+    run: Run, store: ObjectStore, champion: ledger.Record, candidate: Candidate, ours: Renderer, test: Any, tell: Tell
+) -> Answers:
     folder = fetch_release(store, champion, run.workspace.cache)
     made = Candidate.model_validate_json((folder / CARD).read_bytes())
     if made.classes != candidate.classes or made.objective != candidate.objective:
@@ -203,9 +220,9 @@ def _champion(run: Run, store: ObjectStore, champion: ledger.Record, candidate: 
     else:
         base = bases.cached(made.base_reference, made.base_digest, run.workspace.root, run.workspace.cache)
     loaded = respond.load(folder, base, made)
-    if run.recipe.task == "text" and not loaded.made.counts_like(folder=run.candidate_folder):
+    if run.recipe.task == "text" and not loaded.made.counts_like(ours):
         raise UserError(f"v{champion.version} counts tokens otherwise than the candidate; their perplexities cannot be compared")
-    return respond.respond("champion", "champion", loaded, run.recipe, test, _reference(run, store, made, base), tell)
+    return respond.respond("champion", "champion", loaded, run.recipe, test, _reference(run, store, made, base, loaded), tell)
 
 
 def _write_example(path: Path, recipe: Recipe, candidate: Candidate, loaded: respond.Loaded, test: Any) -> None:

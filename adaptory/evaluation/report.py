@@ -9,13 +9,15 @@ from pathlib import Path
 from adaptory import fingerprint
 from adaptory.evaluation import data_report
 from adaptory.evaluation.measures import MEASURES
+from adaptory.evaluation.scores import SCORES
 from adaptory.gate import Estimate, Evidence, ModelScores, Verdict
 from adaptory.recipe import LOWER, Metric
 from adaptory.run import Run
 from adaptory.training.candidate import Candidate
+from adaptory.training.certificate import CERTIFICATE
 from adaptory.training.xray import XRAY
 
-MARKDOWN, PAGE, SCORES = "report.md", "report.html", "scores.parquet"
+MARKDOWN, PAGE = "report.md", "report.html"
 _SHOWN = 12  # answers
 NAMES = {
     "majority": "majority class",
@@ -156,7 +158,7 @@ def _training(run: Run, candidate: Candidate) -> str:
         told.append("Memory ran out once; the rest was computed in smaller batches with the same gradients.")
     if candidate.rows_left_out:
         told.append(f"{candidate.rows_left_out:,} rows could not be learned from (first reasons in {XRAY}).")
-    certificate = run.candidate_folder / "certificate.json"
+    certificate = run.candidate_folder / CERTIFICATE
     if certificate.is_file():
         found = json.loads(certificate.read_bytes())
         told.append(

@@ -34,10 +34,10 @@ def load(folder: Path, base: Path, candidate: Candidate, *, certified: bool = Fa
     settings, classes = candidate.training, candidate.classes
     made = rendered_with(folder, base, candidate)
     goal = objectives.to_answer(candidate.objective, settings, made, candidate.centre, candidate.spread)
+    model = adapter.load(folder, base, candidate.base_digest, candidate.task, settings, classes)
     if certified:
-        certify(folder, candidate, goal, adapter.load(folder, base, candidate.base_digest, candidate.task, settings, classes))
-    model = adapter.load(folder, base, candidate.base_digest, candidate.task, settings, classes, merge=True)
-    return Loaded(model, made, goal)
+        certify(folder, candidate, goal, model)
+    return Loaded(adapter.merged(model, settings), made, goal)
 
 
 def untuned(base: Path, recipe: Recipe) -> Loaded:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+SCORES = "scores.parquet"
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 

@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 from adaptory import fingerprint
 from adaptory.recipe.data import Data, Drift, Fields, Label, Source, Split, SplitName, Task
 from adaptory.recipe.frozen import Digest, Frozen, Name, Share
-from adaptory.recipe.training import ADAPTERS, LORAS, Method, Training
+from adaptory.recipe.training import Method, Training
 
 __all__ = [
-    "ADAPTERS", "LORAS", "LOWER", "METRICS", "BeatsBaselines", "BeatsChampion", "Criterion", "Data", "Digest", "Drift",
+    "LOWER", "METRICS", "BeatsBaselines", "BeatsChampion", "Criterion", "Data", "Digest", "Drift",
     "Evaluation", "Fields", "Floor", "Frozen", "Gate", "Label", "Method", "Metric", "Name", "Recipe", "Share", "Source", "Split",
     "SplitName", "Task", "Training",
 ]  # fmt: skip

@@ -2,14 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
 from adaptory.recipe.data import Task
 from adaptory.recipe.frozen import Frozen, Name, Share
 
 Method = Literal["lora", "rslora", "dora", "pissa", "qlora", "ia3", "prompt_tuning", "full", "freeze", "head"]
 ADAPTERS: tuple[Method, ...] = ("lora", "rslora", "dora", "pissa", "qlora", "ia3", "prompt_tuning")
-LORAS: tuple[Method, ...] = ("lora", "rslora", "dora", "pissa", "qlora")
 ROW_TASKS: tuple[Task, ...] = ("classification", "pair_classification", "regression")
 
 
@@ -85,6 +84,8 @@ class Training(Frozen):
             raise ValueError("method 'freeze' needs training.top_layers or training.layers: what may train")
         if self.method == "head" and task not in ROW_TASKS and not (task == "preference" and self.objective == "reward"):
             raise ValueError(f"method 'head' needs a task with a head of its own, and {task!r} has none")
+        if self.peft and self.method not in ADAPTERS:
+            raise ValueError(f"training.peft configures adapters, but method {self.method!r} makes none")
         if self.start and self.method not in ADAPTERS:
             raise ValueError(f"training.start goes on from an adapter, but method {self.method!r} makes none")
         if self.start and self.method in ("pissa", "prompt_tuning"):
@@ -99,12 +100,6 @@ class Training(Frozen):
             raise ValueError("training.cache_trunk cannot go with prompt_tuning, which changes the input of every block")
         if self.cache_trunk and self.packing:
             raise ValueError("training.cache_trunk and training.packing cannot go together yet; keep one")
-
-    @model_validator(mode="after")
-    def _positive_rank(self) -> "Training":
-        if self.method not in ADAPTERS and self.peft:
-            raise ValueError(f"training.peft configures adapters, but method {self.method!r} makes none")
-        return self
 
 
 def plain(settings: Training) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from adaptory import fingerprint
 from adaptory.gate import Evidence, Verdict
 from adaptory.registry.promotion import git_commit
 from adaptory.run import Run
-from adaptory.training.candidate import CURVE, Candidate
+from adaptory.training.candidate import Candidate
+from adaptory.training.curve import CURVE
 from adaptory.workspace import Workspace
 
 _STEP = ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
@@ -81,9 +82,9 @@ def log_curve(workspace: Workspace, run_id: str, events: Sequence[Mapping[str, A
     from mlflow.entities import Metric
 
     mlflow, now = client(workspace), int(time.time() * 1000)
-    there = {name: _last_step(mlflow, run_id, name) for name in (*_STEP, "validation_loss")}
-    steps = [event for event in events if event["event"] == "step" and event["step"] > there["loss"]]
-    epochs = [event for event in events if event["event"] == "epoch" and event["step"] > there["validation_loss"]]
+    done = {kind: _last_step(mlflow, run_id, name) for kind, name in (("step", "loss"), ("epoch", "validation_loss"))}
+    fresh = [event for event in events if event["event"] in done and event["step"] > done[event["event"]]]
+    steps, epochs = ([event for event in fresh if event["event"] == kind] for kind in done)
     told = [(name, event[name], event["step"]) for event in steps[:: max(1, len(steps) // _POINTS)] for name in _STEP]
     told += [(n, v, event["step"]) for event in epochs for n, v in event.items() if n.startswith("validation_")]
     finite = [Metric(name, float(value), now, step) for name, value, step in told if math.isfinite(value)]

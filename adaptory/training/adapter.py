@@ -76,12 +76,16 @@ def load(
 
         with methods.peft_asks_for_a_deprecated_property():
             model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-        # peft 0.21 cannot merge IA3 beside a saved head; its products cost next to nothing.
-        if merge and settings.method not in ("prompt_tuning", "qlora", "ia3"):
-            model = model.merge_and_unload()
     else:
         _load_trained(model, folder / TRAINED)
-    return model.eval().to(network.device())
+    return (merged(model, settings) if merge else model).eval().to(network.device())
+
+
+def merged(model: Any, settings: Training) -> Any:
+    """The model with its adapter worked into the base, where that can be done: it computes faster."""
+    # peft 0.21 cannot merge IA3 beside a saved head; its products cost next to nothing.
+    mergeable = settings.method in ADAPTERS and settings.method not in ("prompt_tuning", "qlora", "ia3")
+    return model.merge_and_unload() if mergeable else model
 
 
 def check_base(base: Path, digest: str) -> None:

@@ -47,10 +47,10 @@ def losses(model: Any, goal: Objective, rows: Sequence[Example]) -> tuple[Any, A
     return total, count
 
 
-def pairs(model: Any, goal: Objective, rows: Sequence[Example]) -> tuple[Any, Any]:
+def pairs(model: Any, goal: Objective, rows: Sequence[Example], trunk: Any = None) -> tuple[Any, Any]:
     """Of each preference: what the model gives to the chosen and to the rejected answer (reward, or log-likelihood)."""
     better, worse = np.zeros(len(rows)), np.zeros(len(rows))
-    for places, batch in _batches(model, goal, rows):
+    for places, batch in _batches(model, goal, rows, trunk):
         said = forward.row_logits(model, batch)[:, 0] if goal.name == "reward" else objectives.likelihoods(model, batch)
         first, second = said.chunk(2)
         better[places], worse[places] = first.cpu().numpy(), second.cpu().numpy()
@@ -110,16 +110,30 @@ def _stops(model: Any, made: Renderer) -> set[int]:
     return stops
 
 
-def _batches(model: Any, goal: Objective, rows: Sequence[Example]) -> Iterator[tuple[list[int], forward.Batch]]:
-    """Batches in inference mode, longest rows first."""
+def scoring(
+    goal: Objective, model: Any, rows: Sequence[Example], trunk: Any = None, tokens: int = _TOKENS, *, shared: bool = False
+) -> Iterator[tuple[list[int], list[Example]]]:
+    """Rows to be scored together in inference mode, longest first, with their places; shared: this process's part."""
     import torch
 
     model.eval()
     device = next(model.parameters()).device
+    batches = sorted_batches([row.length * goal.sequences for row in rows], tokens)
     with torch.inference_mode(), devices.computing(device, goal.settings.precision):
-        for places in sorted_batches([row.length * goal.sequences for row in rows], _TOKENS):
+        for places in devices.share(batches) if shared else batches:
             preemption.check()
-            yield places, objectives.prepared(goal, [rows[place] for place in places], (goal.settings.seed,)).to(device)
+            some = [rows[place] for place in places]
+            if trunk:
+                trunk.show(goal, some)
+            yield places, some
+
+
+def _batches(
+    model: Any, goal: Objective, rows: Sequence[Example], trunk: Any = None
+) -> Iterator[tuple[list[int], forward.Batch]]:
+    device = next(model.parameters()).device
+    for places, some in scoring(goal, model, rows, trunk):
+        yield places, objectives.prepared(goal, some, (goal.settings.seed,)).to(device)
 
 
 def reply(

@@ -1,6 +1,5 @@
 """A candidate: the adapter that may become champion, and the record of how it was made."""
 
-import json
 import math
 import shutil
 import time
@@ -13,7 +12,7 @@ from adaptory.recipe import Frozen, Task
 from adaptory.recipe.training import Training
 from adaptory.run import Run
 
-CARD, CURVE = "candidate.json", "training.jsonl"
+CARD = "candidate.json"
 
 
 class Candidate(Frozen):
@@ -71,7 +70,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
     """
     if found := read(run.candidate_folder):
         return found
-    from adaptory.training import adapter, certificate, checkpoint, devices, fit, network, planner, xray
+    from adaptory.training import adapter, certificate, checkpoint, curve, devices, fit, methods, network, planner, xray
     from adaptory.training.setup import setup
 
     began = time.monotonic()
@@ -95,9 +94,8 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
         facts.renderer.tokenizer.save_pretrained(fresh)
         certificate.write_golden(work, fresh, run.workspace.data(run.recipe.name) / "base", run.dataset.base, run.recipe)
         (fresh / xray.XRAY).write_text(facts.xray, encoding="utf-8")
-        events = fit.curve(work.folder)
-        (fresh / CURVE).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
-        trainable, total = facts.parameters
+        curve.write(fresh, curve.told(work.folder))
+        trainable, total = methods.count(work.model)
         made = Candidate(
             recipe=run.recipe.name,
             key=run.training_key,

@@ -10,7 +10,7 @@ from adaptory.errors import StageError
 from adaptory.recipe import Recipe
 from adaptory.training import adapter, forward, network, objectives, render
 from adaptory.training.candidate import Candidate
-from adaptory.training.fit import Work
+from adaptory.training.work import Work
 
 GOLDEN, CERTIFICATE = "golden.json", "certificate.json"
 _ROWS = 8

@@ -1,93 +1,23 @@
 """The training loop: plain, resumable at any step, and stopped by the first number that is not finite."""
 
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from adaptory.errors import Preempted, StageError
-from adaptory.training import checkpoint, devices, preemption
-from adaptory.training.batches import micro_batches, packs, plan
-from adaptory.training.objectives import Objective, summed
-from adaptory.training.render import Example
+from adaptory.training import devices, preemption
+from adaptory.training.objectives import losses
 from adaptory.training.schedules import rate
 from adaptory.training.validate import SCORES, validate
-
-Event = dict[str, Any]
-CURVE = "training.jsonl"
+from adaptory.training.work import State, Work, begin, save
 
 
-@dataclass(frozen=True)
-class Work:
-    """Everything a training is made of."""
-
-    model: Any
-    goal: Objective
-    train: Sequence[Example]
-    validation: Sequence[Example]
-    key: str  # a checkpoint of another key is not gone on from
-    folder: Path  # for checkpoints
-    emit: Callable[[Event], None]
-    reference: Sequence[tuple[float, float]] = ()  # of the training rows, for DPO
-    validation_reference: Sequence[tuple[float, float]] = ()
-    trunk: Any = None
-    every: float = 30.0  # seconds between checkpoints
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        """Tokens of each training row, as many sequences as it is."""
-        return [row.length * self.goal.sequences for row in self.train]
-
-    def windows(self, epoch: int) -> list[list[int]]:
-        """The rows of each step of an epoch."""
-        return plan(self.lengths, self.goal.settings.batch_rows, self.goal.settings.seed, epoch)
-
-    def cut(self, window: Sequence[int], tokens: int) -> list[list[int]]:
-        """The rows of a step in batches that fit into memory."""
-        return (packs if self.goal.settings.packing else micro_batches)(window, self.lengths, tokens)
-
-    def room(self, window: Sequence[int], tokens: int) -> int:
-        """Tokens of a batch, small enough that every process has one to compute."""
-        longest = max(self.lengths[row] for row in window)
-        return min(tokens, max(longest, math.ceil(longest * len(window) / devices.world())))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.train) / self.goal.settings.batch_rows)
-
-    @property
-    def planned_steps(self) -> int:
-        """Optimizer steps of the whole training."""
-        return self.goal.settings.epochs * self.steps_per_epoch
-
-
-@dataclass
-class State:
-    """Where a training stands. Its position is one integer, the step: the plan is a function of it."""
-
-    optimizer: Any
-    weights: dict[str, Any]
-    micro_tokens: int
-    step: int = 0
-    epoch: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    best: dict[str, float] = field(default_factory=dict)
-    best_weights: dict[str, Any] = field(default_factory=dict)
-    since_best: int = 0  # epochs
-    halved: bool = False
-
-
-def fit(work: Work) -> State:
+def fit(work: Work, until: int | None = None) -> State:
     """Trains the model's trainable weights and leaves it with those of the best epoch.
 
-    Ties keep the earlier epoch. Raises StageError, before the optimizer moves, when loss or gradient is not finite, and
-    Preempted after saving a checkpoint when SIGTERM came.
+    With `until`, it pauses after that step, with the weights of that step and a checkpoint: called again, it goes on as if
+    it had not paused. Ties keep the earlier epoch. Raises StageError, before the optimizer moves, when loss or gradient is
+    not finite, and Preempted after saving a checkpoint when SIGTERM came.
     """
     settings = work.goal.settings
     with preemption.patiently():
@@ -96,14 +26,17 @@ def fit(work: Work) -> State:
         while state.epoch < settings.epochs and not (settings.patience and state.since_best >= settings.patience):
             work.model.train()
             for window in work.windows(state.epoch)[state.step - state.epoch * work.steps_per_epoch :]:
+                if until is not None and state.step >= until:
+                    save(work, state)
+                    return state
                 told = _step(work, state, window)
                 if told or time.monotonic() - saved > work.every:
-                    _save(work, state)
+                    save(work, state)
                     saved = time.monotonic()
                 if told:
                     raise Preempted(preemption.TOLD)
             _end_of_epoch(work, state)
-            _save(work, state)
+            save(work, state)
             saved = time.monotonic()
     import torch
 
@@ -111,28 +44,6 @@ def fit(work: Work) -> State:
         for name, weight in state.weights.items():
             weight.copy_(state.best_weights[name])
     work.model.eval()
-    return state
-
-
-def begin(work: Work) -> State:
-    """A fresh start, or where the newest whole checkpoint of the same training stood."""
-    import torch
-
-    settings, named = work.goal.settings, work.model.named_parameters()
-    weights = {name: weight for name, weight in named if weight.requires_grad}
-    decayed = [weight for weight in weights.values() if weight.ndim > 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": [weight for weight in weights.values() if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
-    state = State(optimizer, weights, settings.micro_tokens)
-    if found := checkpoint.newest(work.folder, work.key):
-        _restore(work, state, found)
-        if not devices.rank():
-            work.emit({"event": "stage", "what": f"going on from the checkpoint of step {state.step:,}"})
-    elif not devices.rank():
-        (work.folder / CURVE).unlink(missing_ok=True)  # of an attempt that ended before its first checkpoint
     return state
 
 
@@ -163,7 +74,13 @@ def _step(work: Work, state: State, window: Sequence[int]) -> bool:
     state.step += 1
     state.tokens += sum(work.lengths[row] for row in window)
     state.seconds += time.monotonic() - began
-    _tell(work, state, loss, norm)
+    if not devices.rank():
+        work.tell({
+            "event": "step", "step": state.step, "steps": steps, "loss": loss, "gradient_norm": norm,
+            "learning_rate": state.optimizer.param_groups[0]["lr"],
+            "rows_per_second": state.step * settings.batch_rows / state.seconds,
+            "tokens_per_second": state.tokens / state.seconds, "seconds_per_step": state.seconds / state.step,
+        })  # fmt: skip
     return told
 
 
@@ -196,7 +113,8 @@ def _backward(work: Work, state: State, rows: Sequence[int], weight: float) -> f
         work.trunk.show(work.goal, some)
     reference = [work.reference[row] for row in rows] if work.reference else ()
     with devices.computing(next(work.model.parameters()).device, work.goal.settings.precision):
-        loss = summed(work.goal, work.model, some, (work.goal.settings.seed, state.epoch), reference) / weight
+        each, _ = losses(work.goal, work.model, some, (work.goal.settings.seed, state.epoch), reference)
+        loss = each.sum() / weight
     loss.backward()
     return float(loss.item())
 
@@ -210,73 +128,7 @@ def _end_of_epoch(work: Work, state: State) -> None:
         state.best_weights = {name: weight.detach().clone() for name, weight in state.weights.items()}
     if not devices.rank():
         measured = SCORES[work.goal.name]
-        _note(work, {"event": "epoch", "epoch": state.epoch, "step": state.step, "measured": measured, **scores})
-
-
-def _tell(work: Work, state: State, loss: float, norm: float) -> None:
-    if devices.rank():
-        return
-    rows = state.step * work.goal.settings.batch_rows
-    _note(work, {
-        "event": "step", "step": state.step, "steps": work.planned_steps, "loss": loss, "gradient_norm": norm,
-        "learning_rate": state.optimizer.param_groups[0]["lr"], "rows_per_second": rows / state.seconds,
-        "tokens_per_second": state.tokens / state.seconds, "seconds_per_step": state.seconds / state.step,
-    })  # fmt: skip
-
-
-def _note(work: Work, event: Event) -> None:
-    """Tells the event and keeps it for the learning curve."""
-    work.emit(event)
-    work.folder.mkdir(parents=True, exist_ok=True)
-    with (work.folder / CURVE).open("a", encoding="utf-8") as curve:
-        curve.write(json.dumps(event) + "\n")
-
-
-def curve(folder: Path, until: int | None = None) -> list[Event]:
-    """What was told of the training in this folder, up to a step; without what a later attempt told again."""
-    if not (folder / CURVE).is_file():
-        return []
-    found = []
-    for line in (folder / CURVE).read_text(encoding="utf-8").splitlines():
-        with suppress(json.JSONDecodeError):  # a line that was cut off when the process died
-            found.append(json.loads(line))
-    return [line for line in found if until is None or line["step"] <= until]
-
-
-def _save(work: Work, state: State) -> None:
-    if not devices.rank():
-        tensors = {f"weight.{name}": weight.detach().contiguous() for name, weight in state.weights.items()}
-        for name, weight in state.weights.items():
-            for part, value in state.optimizer.state[weight].items():
-                tensors[f"optimizer.{part}.{name}"] = value.detach().clone()
-        tensors |= {f"best.{name}": weight for name, weight in state.best_weights.items()}
-        facts = {
-            "epoch": state.epoch, "tokens": state.tokens, "seconds": state.seconds, "best": state.best,
-            "since_best": state.since_best, "micro_tokens": state.micro_tokens, "halved": state.halved,
-        }  # fmt: skip
-        checkpoint.write(work.folder, state.step, tensors, facts, work.key)
-    devices.wait()
-
-
-def _restore(work: Work, state: State, found: checkpoint.Checkpoint) -> None:
-    import torch
-
-    facts, tensors = found.facts, found.tensors
-    state.step = facts["step"]
-    state.epoch, state.tokens, state.seconds = facts["epoch"], facts["tokens"], facts["seconds"]
-    state.best, state.since_best = facts["best"], facts["since_best"]
-    state.micro_tokens, state.halved = facts["micro_tokens"], facts["halved"]
-    with torch.no_grad():
-        for name, weight in state.weights.items():
-            weight.copy_(tensors[f"weight.{name}"])
-            parts = [key.split(".")[1] for key in tensors if key.startswith("optimizer.") and key.split(".", 2)[2] == name]
-            state.optimizer.state[weight] = {p: tensors[f"optimizer.{p}.{name}"].to(weight.device) for p in parts}
-    best = {name: f"best.{name}" for name in state.weights}
-    state.best_weights = {name: tensors[key].to(state.weights[name].device) for name, key in best.items() if key in tensors}
-    if not devices.rank():
-        kept = curve(work.folder, until=state.step)
-        told = [line for line in kept if line["event"] != "epoch" or line["epoch"] <= state.epoch]
-        (work.folder / CURVE).write_text("".join(json.dumps(line) + "\n" for line in told), encoding="utf-8")
+        work.tell({"event": "epoch", "epoch": state.epoch, "step": state.step, "measured": measured, **scores})
 
 
 def is_memory(fault: Exception) -> bool:

@@ -62,36 +62,21 @@ def packed(rows: Sequence[Example], pad: int) -> Batch:
     return Batch(ids, torch.tensor([len(row.ids) for row in rows]), None, positions, labels, None, None, None)
 
 
-def label_logits(model: Any, batch: Batch, *, everywhere: bool = False) -> tuple[Any, Any, Any]:
-    """Logits at the labelled places only (labels x vocabulary), their labels, and the sequence each is of.
-
-    `everywhere` computes the plain way, every logit, and then picks: the same numbers for more work.
-    """
-    import torch
-
-    inner = unwrapped(model)
-    places, labels = _places(batch, inner.config.is_encoder_decoder or not _is_causal(inner))
-    rows = places[0]
-    prompt = getattr(model, "active_peft_config", None)
-    if everywhere or (prompt is not None and prompt.is_prompt_learning) or not _has_plain_head(inner):
-        logits = _call(model, batch).logits
-        logits = logits[:, logits.shape[1] - _width(batch) :]  # virtual tokens stand before the row's own
-        return logits[places].float(), labels, rows
-    hidden = _hidden(inner, batch)[places]
-    return _head(inner)(hidden).float(), labels, torch.as_tensor(rows)
-
-
 def label_losses(model: Any, batch: Batch) -> tuple[Any, Any]:
-    """Negative log-likelihood of each label, and the sequence each is of; long batches a chunk of labels at a time."""
+    """Negative log-likelihood of each label, and the sequence each is of.
+
+    The head is computed only where a label stands, a chunk of labels at a time; where a network does more than that to
+    its logits, all of them are computed the plain way.
+    """
     import torch
     from torch.utils.checkpoint import checkpoint
 
     inner = unwrapped(model)
-    prompt = getattr(model, "active_peft_config", None)
-    if (prompt is not None and prompt.is_prompt_learning) or not _has_plain_head(inner):
-        logits, labels, rows = label_logits(model, batch)
-        return torch.nn.functional.cross_entropy(logits, labels, reduction="none"), rows
     places, labels = _places(batch, inner.config.is_encoder_decoder or not _is_causal(inner))
+    if _learns_prompt(model) or not _has_plain_head(inner):
+        logits = _call(model, batch).logits
+        logits = logits[:, logits.shape[1] - _width(batch) :]  # virtual tokens stand before the row's own
+        return torch.nn.functional.cross_entropy(logits[places].float(), labels, reduction="none"), places[0]
     hidden, head = _hidden(inner, batch)[places], _head(inner)
 
     def losses(states: Any, wanted: Any) -> Any:
@@ -111,8 +96,7 @@ def row_logits(model: Any, batch: Batch) -> Any:
     import torch
 
     inner = unwrapped(model)
-    prompt = getattr(model, "active_peft_config", None)
-    if hasattr(inner, "score") and not (prompt is not None and prompt.is_prompt_learning):
+    if hasattr(inner, "score") and not _learns_prompt(model):
         # transformers looks for the last token that is not padding by its id; a row may end with that very token.
         hidden = _hidden(inner, batch)
         return inner.score(hidden[torch.arange(len(hidden), device=hidden.device), batch.lengths - 1]).float()
@@ -120,26 +104,31 @@ def row_logits(model: Any, batch: Batch) -> Any:
 
 
 def _call(model: Any, batch: Batch) -> Any:
-    keys = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions, "token_type_ids": batch.types}
-    if batch.decoder is not None:
-        keys["labels"] = batch.decoder
-    inner = unwrapped(model)
-    if inner.config.is_encoder_decoder or _is_causal(inner):
-        keys["use_cache"] = False  # with a cache, packed rows would see each other
-    return model(**{name: value for name, value in keys.items() if value is not None})
+    keys = _inputs(unwrapped(model), batch)
+    return model(**keys) if batch.decoder is None else model(**keys, labels=batch.decoder)
 
 
 def _hidden(inner: Any, batch: Batch) -> Any:
     """The last hidden states, without a head."""
+    keys = _inputs(inner, batch)
+    if batch.decoder is None:
+        return inner.base_model(**keys).last_hidden_state
+    shift = getattr(inner, "prepare_decoder_input_ids_from_labels", None) or inner._shift_right
+    body = inner.model if hasattr(inner, "model") else inner.base_model
+    return body(**keys, decoder_input_ids=shift(batch.decoder)).last_hidden_state
+
+
+def _inputs(inner: Any, batch: Batch) -> dict[str, Any]:
     keys = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions, "token_type_ids": batch.types}
-    if batch.decoder is not None:
-        shift = getattr(inner, "prepare_decoder_input_ids_from_labels", None) or inner._shift_right
-        keys["decoder_input_ids"] = shift(batch.decoder)
-    body = inner.model if batch.decoder is not None and hasattr(inner, "model") else inner.base_model
-    keys = {name: value for name, value in keys.items() if value is not None}
     if inner.config.is_encoder_decoder or _is_causal(inner):
-        keys["use_cache"] = False
-    return body(**keys).last_hidden_state
+        keys["use_cache"] = False  # with a cache, packed rows would see each other
+    return {name: value for name, value in keys.items() if value is not None}
+
+
+def _learns_prompt(model: Any) -> bool:
+    """Whether virtual tokens stand before the row's own: then only peft's own forward pass is right."""
+    found = getattr(model, "active_peft_config", None)
+    return found is not None and bool(found.is_prompt_learning)
 
 
 def _places(batch: Batch, same: bool) -> tuple[Any, Any]:

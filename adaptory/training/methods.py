@@ -12,8 +12,8 @@ from typing import Any
 
 from adaptory.errors import BaseModelError, RecipeError
 from adaptory.recipe import Task
-from adaptory.recipe.training import ADAPTERS, LORAS, Training
-from adaptory.training.network import blocks, heads, lowest_trained_block
+from adaptory.recipe.training import ADAPTERS, Training
+from adaptory.training.network import HEADS, MASKED_HEAD, blocks, heads, lowest_trained_block
 
 _OWN: dict[str, dict[str, Any]] = {
     "lora": {},
@@ -54,16 +54,13 @@ def prepare(model: Any, task: Task, settings: Training, *, head: bool) -> Any:
     numbers = blocks(model)
     for name, weight in model.named_parameters():
         inside = numbers.get(name.rpartition(".")[0])
-        own = head and any(part in HEAD_PARTS for part in name.split("."))
+        own = head and any(part in HEADS for part in name.split("."))
         top = lowest is not None and inside is not None and inside >= lowest
         weight.requires_grad_(own or top or any(part in name for part in settings.layers))
     if unused := [part for part in settings.layers if not any(part in name for name, _ in model.named_parameters())]:
         some = ", ".join(name for name, _ in list(model.named_parameters())[-4:])
         raise RecipeError(f"training.layers: no parameter's name contains {', '.join(unused)}; names are like {some}")
     return model
-
-
-HEAD_PARTS = frozenset(("pooler", "pre_classifier", "classifier", "classification_head", "score"))
 
 
 def target_modules(model: Any, top_layers: int | None) -> list[str]:
@@ -91,9 +88,9 @@ def _configuration(model: Any, task: Task, settings: Training, *, head: bool) ->
     if settings.method == "prompt_tuning":
         return _checked(peft.PromptTuningConfig, common | {"num_virtual_tokens": _PROMPT_TOKENS}, settings)
     if head:
-        common["modules_to_save"] = [name for name in heads(model) if name in HEAD_PARTS]
-    if task == "text" and (own := heads(model)):
-        common["modules_to_save"] = own  # a masked-language head that the base may not have brought
+        common["modules_to_save"] = heads(model)
+    if task == "text" and hasattr(model, MASKED_HEAD):
+        common["modules_to_save"] = [MASKED_HEAD]  # the base may not have brought it
     if settings.method == "ia3":
         if settings.top_layers:
             common["target_modules"], common["feedforward_modules"] = _ia3_places(model, settings.top_layers)
@@ -145,8 +142,3 @@ def peft_asks_for_a_deprecated_property() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         yield
-
-
-def is_lora(settings: Training) -> bool:
-    """Whether the adapter is LoRA or of its kin, which another recipe can go on from."""
-    return settings.method in LORAS

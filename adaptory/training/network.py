@@ -4,7 +4,8 @@ torch and transformers are imported inside the functions: they take seconds, and
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from adaptory.training.render import kind_of
 
 # encoder.layer.3, model.layers.3, transformer.h.3, encoder.block.3: the number of a block.
 _BLOCK = re.compile(r"(?:^|\.)(?:layers?|block|h)\.(\d+)(?:\.|$)")
-HEADS = ("pooler", "pre_classifier", "classifier", "classification_head", "score", "cls")
+HEADS, MASKED_HEAD = ("pooler", "pre_classifier", "classifier", "classification_head", "score"), "cls"
 
 
 def device() -> Any:
@@ -119,19 +120,14 @@ def _quantised(settings: Training) -> dict[str, Any]:
     )}  # fmt: skip
 
 
-def _quiet() -> Any:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """transformers reports at length which weights of a head are new; here they always are."""
-    from contextlib import contextmanager
-
     from transformers.utils import logging
 
-    @contextmanager
-    def quiet() -> Any:
-        before = logging.get_verbosity()
-        logging.set_verbosity_error()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(before)
-
-    return quiet()
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

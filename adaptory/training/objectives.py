@@ -63,33 +63,35 @@ def objective(task: Task, settings: Training, made: Renderer, train: Sequence[Ex
     return Objective("tokens", settings, made.pad)
 
 
-def summed(
+def losses(
     goal: Objective, model: Any, rows: Sequence[Example], draw: Sequence[int], reference: Sequence[tuple[float, float]] = ()
-) -> Any:
-    """The sum of the losses of these rows, a scalar to be divided by the sum of their weights.
+) -> tuple[Any, Any]:
+    """The losses of these rows, whose sum is to be divided by the sum of their weights, and what the model says.
 
-    `draw` seeds what is random in an objective (with the row's place, so that batching changes nothing); `reference` holds
+    Of tokens there is a loss for each label, and nothing else is said. Of classes logits are said (rows x classes), of a
+    value the standardised value, of a preference by how much the chosen answer leads.
+
+    `draw` seeds what is random in an objective (with the row's name, so that batching changes nothing); `reference` holds
     the log-likelihoods of chosen and rejected answers under the start, for DPO.
     """
     import torch
 
     batch = prepared(goal, rows, draw).to(next(model.parameters()).device)
-    if goal.name == "classes":
-        weights = torch.tensor(goal.class_weights, device=batch.ids.device) if goal.class_weights else None
-        logits = forward.row_logits(model, batch)
-        return torch.nn.functional.cross_entropy(logits, batch.targets.long(), weight=weights, reduction="sum")
-    if goal.name == "value":
-        wanted = (batch.targets - goal.centre) / goal.spread
-        return (forward.row_logits(model, batch)[:, 0] - wanted).square().sum()
     if goal.name in ("tokens", "masked"):
-        return forward.label_losses(model, batch)[0].sum()
-    if goal.name == "reward":
-        better, worse = forward.row_logits(model, batch)[:, 0].chunk(2)
-        return -torch.nn.functional.logsigmoid(better - worse).sum()
-    better, worse = likelihoods(model, batch).chunk(2)
-    first, second = torch.tensor(reference, device=better.device).T
-    margin = (better - first) - (worse - second)
-    return -torch.nn.functional.logsigmoid(goal.settings.beta * margin).sum()
+        return forward.label_losses(model, batch)[0], None
+    if goal.name == "dpo":
+        better, worse = likelihoods(model, batch).chunk(2)
+        first, second = torch.tensor(reference, device=better.device).T
+        lead = goal.settings.beta * ((better - first) - (worse - second))
+        return -torch.nn.functional.logsigmoid(lead), lead
+    said = forward.row_logits(model, batch)
+    if goal.name == "classes":
+        weights = torch.tensor(goal.class_weights, device=said.device) if goal.class_weights else None
+        return torch.nn.functional.cross_entropy(said, batch.targets.long(), weight=weights, reduction="none"), said
+    if goal.name == "value":
+        return (said[:, 0] - (batch.targets - goal.centre) / goal.spread).square(), said[:, 0]
+    better, worse = said[:, 0].chunk(2)
+    return -torch.nn.functional.logsigmoid(better - worse), better - worse
 
 
 def prepared(goal: Objective, rows: Sequence[Example], draw: Sequence[int]) -> forward.Batch:

@@ -10,10 +10,11 @@ from adaptory.errors import PlanError
 from adaptory.recipe import Frozen
 from adaptory.training import devices
 from adaptory.training.batches import sorted_batches
-from adaptory.training.fit import Work, is_memory
+from adaptory.training.fit import is_memory
 from adaptory.training.network import block_count, blocks, unwrapped
-from adaptory.training.objectives import summed
+from adaptory.training.objectives import losses
 from adaptory.training.schedules import rate
+from adaptory.training.work import Work
 
 _VALIDATING = 0.4  # a forward pass, beside forward and backward
 _TIMED = 8  # batches
@@ -124,7 +125,7 @@ def _compute(work: Work, rows: list[int]) -> float:
     if work.trunk:
         work.trunk.show(work.goal, some)
     with devices.computing(device, work.goal.settings.precision):
-        loss = summed(work.goal, work.model, some, (work.goal.settings.seed, 0), reference)
+        loss = losses(work.goal, work.model, some, (work.goal.settings.seed, 0), reference)[0].sum()
     loss.backward()
     if device.type == "cuda":
         torch.cuda.synchronize()

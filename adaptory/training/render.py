@@ -15,6 +15,7 @@ from adaptory import fingerprint
 from adaptory.errors import DataError, RecipeError
 from adaptory.recipe import Recipe, Task
 from adaptory.recipe.training import Training
+from adaptory.training import preemption
 
 # For a base without a chat template: the texts one after the other, a line each.
 BARE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -74,11 +75,10 @@ class Renderer:
             "template": self.template, "system": self.system, "tokenizer": tokenizer,
         })  # fmt: skip
 
-    def counts_like(self, folder: Path) -> bool:
-        """Whether the tokenizer in the folder cuts texts into the same tokens."""
-        theirs = renderer(folder, self.task, Training(), None, kind=self.kind).tokenizer
-        mine, other = (json.loads(one.backend_tokenizer.to_str())["model"] for one in (self.tokenizer, theirs))
-        return bool(mine == other)
+    def counts_like(self, other: "Renderer") -> bool:
+        """Whether both cut texts into the same tokens."""
+        mine, theirs = (json.loads(one.tokenizer.backend_tokenizer.to_str())["model"] for one in (self, other))
+        return bool(mine == theirs)
 
     @property
     def pad(self) -> int:
@@ -147,13 +147,13 @@ def kind_of(config: Any) -> str:
     return "encoder" if config.model_type in MASKED else "causal"
 
 
-def renderer(folder: Path, task: Task, settings: Training, config: Any, kind: str | None = None) -> Renderer:
+def renderer(folder: Path, task: Task, settings: Training, config: Any) -> Renderer:
     """The renderer of the tokenizer in this folder (of a base or an adapter) under these settings."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return Renderer(
-        tokenizer, task, kind or kind_of(config), settings.max_tokens,
+        tokenizer, task, kind_of(config), settings.max_tokens,
         settings.template or tokenizer.chat_template or BARE, settings.system,
     )  # fmt: skip
 
@@ -167,6 +167,7 @@ def examples(made: Renderer, recipe: Recipe, table: Any) -> tuple[list[Example],
     found: list[Example] = []
     left: list[Left] = []
     for one in _rendered(made, recipe, table):
+        preemption.beat()
         found.append(one) if isinstance(one, Example) else left.append(one)
     if left and len(left) > recipe.data.max_quarantine * table.height:
         named = "; ".join(f"{one.where}: {one.reason}" for one in left[:5])

@@ -9,7 +9,8 @@ from adaptory.data import read_split
 from adaptory.errors import RecipeError
 from adaptory.recipe.training import Training
 from adaptory.run import Run
-from adaptory.training import adapter, devices, fit, methods, network, objectives, render, validate, xray
+from adaptory.training import adapter, answers, devices, network, objectives, render, xray
+from adaptory.training.work import Work
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,13 @@ class Facts:
     first_digest: str
     left_out: int
     xray: str
-    parameters: tuple[int, int]
 
 
-def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tuple[fit.Work, Facts]:
+def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tuple[Work, Facts]:
     """Everything a training is made of, and the facts its card will need."""
     workspace, recipe, settings = run.workspace, run.recipe, run.recipe.training
     base = workspace.data(recipe.name) / "base"
     adapter.check_base(base, run.dataset.base)
-    methods.check_device(settings)
     emit({"event": "stage", "what": "reading the rows"})
     made = render.renderer(base, recipe.task, settings, network.config_of(base))
     train, left = render.examples(made, recipe, read_split(workspace, recipe.name, "train"))
@@ -49,13 +48,13 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
     references: list[Sequence[tuple[float, float]]] = [(), ()]
     if goal.name == "dpo":
         emit({"event": "stage", "what": "scoring both answers under the start"})
-        references = [validate.reference_of(goal, model, rows, trunk) for rows in (train, validation)]
-    work = fit.Work(
+        references = [list(zip(*answers.pairs(model, goal, rows, trunk), strict=True)) for rows in (train, validation)]
+    work = Work(
         model, goal, train, validation, run.training_key, folder, emit, references[0], references[1], trunk, every
     )
     emit({"event": "stage", "what": f"training on {len(train):,} rows, {work.planned_steps:,} steps"})
     page = xray.text(made, goal, train, left)
-    return work, Facts(made, first, first_digest, len(left) + len(more), page, methods.count(model))
+    return work, Facts(made, first, first_digest, len(left) + len(more), page)
 
 
 def _trunk(run: Run, model: Any, goal: Any, made: Any, train: Sequence[Any], validation: Sequence[Any], emit: Any) -> Any:

@@ -29,7 +29,7 @@ def text(made: Renderer, goal: Objective, rows: Sequence[Example], left: Sequenc
 
 def _row(made: Renderer, goal: Objective, row: Example) -> str:
     if goal.name in ("classes", "value"):
-        target = made_target(row, goal)
+        target = f"class {int(row.target)}" if goal.name == "classes" else f"{row.target:g}"
         return f"{_shown(made, row.ids, set())}{f' ~{row.cut}' if row.cut else ''}\n-> {target}"
     if goal.name == "masked":
         batch = prepared(goal, [row], (goal.settings.seed, 0))
@@ -42,11 +42,6 @@ def _row(made: Renderer, goal: Objective, row: Example) -> str:
     if goal.sequences == 2 and row.second is not None:
         shown += f"\nrejected: {_shown(made, row.second, set(range(row.second_start, len(row.second))), stop)}"
     return shown
-
-
-def made_target(row: Example, goal: Objective) -> str:
-    """The label of a row of a task with a head, for a person."""
-    return f"class {int(row.target)}" if goal.name == "classes" else f"{row.target:g}"
 
 
 def _shown(made: Renderer, ids: Sequence[int], learned: set[int], stop: int | None = None) -> str:

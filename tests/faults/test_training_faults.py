@@ -17,7 +17,8 @@ import pytest
 
 from adaptory.errors import Preempted, StageError
 from adaptory.process import run_stage
-from adaptory.training import adapter, checkpoint, fit, objectives, preemption
+from adaptory.training import adapter, checkpoint, curve, fit, objectives, preemption
+from adaptory.training.work import Work
 from adaptory.workspace import find
 from tests.pipeline.conftest import BIN
 from tests.support import checkout
@@ -28,21 +29,21 @@ class Killed(BaseException):
     """What kill -9 leaves behind: nothing that would tidy up."""
 
 
-def broken_at(one: fit.Work, step: int) -> fit.Work:
+def broken_at(one: Work, step: int) -> Work:
     """The same training, which dies when it tells of this step."""
 
     def tell(event: dict[str, Any]) -> None:
         if event["event"] == "step" and event["step"] == step:
             raise Killed
 
-    return fit.Work(**{**vars_of(one), "emit": tell, "every": 0.0})
+    return Work(**{**vars_of(one), "emit": tell, "every": 0.0})
 
 
-def vars_of(one: fit.Work) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in fit.Work.__dataclass_fields__}
+def vars_of(one: Work) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in Work.__dataclass_fields__}
 
 
-def fresh(folder: Path, **changes: Any) -> fit.Work:
+def fresh(folder: Path, **changes: Any) -> Work:
     """The training anew, in a new process as it were: base and adapter made again, checkpoints as they lie there."""
     return work(folder, "classification", "encoder", dropout=0.2, **changes)
 
@@ -167,18 +168,18 @@ def test_f4_out_of_memory_is_tried_again_at_half_the_size_with_the_same_gradient
 
     plain = trajectory(work(tmp_path / "a", "sft", "causal"))
     longest = max(work(tmp_path / "b", "sft", "causal").lengths)
-    summed = objectives.summed
+    losses = objectives.losses
 
     def starved(goal: Any, model: Any, rows: Any, *more: Any) -> Any:
         if len(rows) * max(row.length for row in rows) > 4 * longest:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return summed(goal, model, rows, *more)
+        return losses(goal, model, rows, *more)
 
-    monkeypatch.setattr(fit, "summed", starved)
+    monkeypatch.setattr(fit, "losses", starved)
     one = work(tmp_path / "c", "sft", "causal", micro_tokens=8 * longest)
     state = fit.fit(one)
     assert state.halved and state.micro_tokens == 4 * longest
-    ours = [event["loss"] for event in fit.curve(one.folder) if event["event"] == "step"]
+    ours = [event["loss"] for event in curve.told(one.folder) if event["event"] == "step"]
     assert ours == pytest.approx(plain, rel=1e-3)
 
 
@@ -188,7 +189,7 @@ def test_f4_out_of_memory_a_second_time_is_told_with_what_to_lower(tmp_path: Pat
     def starved(*words: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(fit, "summed", starved)
+    monkeypatch.setattr(fit, "losses", starved)
     with pytest.raises(StageError, match=r"step 1 also with 2048 tokens at once; lower training\.micro_tokens"):
         fit.fit(fresh(tmp_path))
 
@@ -230,15 +231,16 @@ def test_f7_a_loss_that_is_not_finite_stops_before_the_weights_move_and_names_th
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = fresh(tmp_path)
-    summed, calls, digests = objectives.summed, 0, []
+    losses, calls, digests = objectives.losses, 0, []
 
     def poisoned(*words: Any) -> Any:
         nonlocal calls
         calls += 1
         digests.append(adapter.digest_of_weights(one.model))
-        return summed(*words) * (float("nan") if calls == 5 else 1.0)
+        each, said = losses(*words)
+        return each * (float("nan") if calls == 5 else 1.0), said
 
-    monkeypatch.setattr(fit, "summed", poisoned)
+    monkeypatch.setattr(fit, "losses", poisoned)
     with pytest.raises(StageError, match=r"training step 5: loss nan.*these rows: s/\d+, s/\d+"):
         fit.fit(one)
     assert adapter.digest_of_weights(one.model) == digests[4]
@@ -273,8 +275,8 @@ def test_a_curve_that_was_cut_off_does_not_stop_the_next_attempt(
 ) -> None:
     with pytest.raises(Killed):
         fit.fit(broken_at(fresh(tmp_path), 5))
-    with (tmp_path / "checkpoints" / fit.CURVE).open("a") as curve:
-        curve.write('{"event": "step", "st')
+    with (tmp_path / "checkpoints" / curve.CURVE).open("a") as lines:
+        lines.write('{"event": "step", "st')
     assert finished(tmp_path) == unbroken
 
 
@@ -282,8 +284,8 @@ def test_an_attempt_that_died_before_its_first_checkpoint_leaves_no_losses_behin
     tmp_path: Path, unbroken: tuple[str, list[float]]
 ) -> None:
     with pytest.raises(Killed):
-        fit.fit(fit.Work(**{**vars_of(broken_at(fresh(tmp_path), 5)), "every": 1e9}))
-    assert fit.curve(tmp_path / "checkpoints")
+        fit.fit(Work(**{**vars_of(broken_at(fresh(tmp_path), 5)), "every": 1e9}))
+    assert curve.told(tmp_path / "checkpoints")
     assert finished(tmp_path) == unbroken
 
 
@@ -292,7 +294,7 @@ def test_f9_a_checkpoint_of_another_training_is_not_gone_on_from(
 ) -> None:
     other = fresh(tmp_path, learning_rate=0.02)
     with pytest.raises(Killed):
-        fit.fit(broken_at(fit.Work(**{**vars_of(other), "key": "another"}), 5))
+        fit.fit(broken_at(Work(**{**vars_of(other), "key": "another"}), 5))
     assert checkpoint.newest(tmp_path / "checkpoints", "toy") is None
     assert finished(tmp_path)[0] == unbroken[0]
 

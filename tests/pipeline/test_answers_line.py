@@ -67,7 +67,7 @@ def recipes() -> dict[str, Any]:
     pairs = {"fields": {"prompt": "q", "chosen": "a", "rejected": "r"}}
     prefer = {
         "task": "preference", "base": "./tiny-causal", "data": data | pairs,
-        "training": training | {"start": "talk", "epochs": 2, "learning_rate": 0.005},
+        "training": training | {"start": "talk", "epochs": 2, "learning_rate": 0.005, "system": "really"},
         "evaluation": {"baselines": ["longer"], "resamples": 300}, "gate": floor("reward_accuracy", 0.7),
     }  # fmt: skip
     longer = {"objective": "reward", "epochs": 8}  # its head is new

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptory.training import adapter, fit, forward, objectives
+from adaptory.training import adapter, curve, forward, objectives
 from tests.support import ROOT
 from tests.training.toys import base, trajectory, work
 
@@ -78,7 +78,7 @@ def test_the_head_on_labels_only_gives_the_plain_losses_and_gradients(
         with monkeypatch.context() as patch:
             if plain:
                 patch.setattr(forward, "_has_plain_head", lambda inner: False)
-            loss = objectives.summed(one.goal, one.model, one.train[:9], (0, 0))
+            loss = objectives.losses(one.goal, one.model, one.train[:9], (0, 0))[0].sum()
         loss.backward()
         return loss.item(), [weight.grad for weight in one.model.parameters() if weight.requires_grad]
 
@@ -101,7 +101,8 @@ def test_the_losses_are_those_that_transformers_computes(tmp_path: Path) -> None
     one = work(tmp_path, "sft", "causal")
     batch = forward.collate(one.train[:6], one.goal.pad)
     theirs = one.model(input_ids=batch.ids, attention_mask=batch.mask, labels=batch.labels).loss
-    ours = objectives.summed(one.goal, one.model, one.train[:6], (0,)) / sum(one.goal.weight(row) for row in one.train[:6])
+    ours = objectives.losses(one.goal, one.model, one.train[:6], (0,))[0].sum()
+    ours = ours / sum(one.goal.weight(row) for row in one.train[:6])
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -128,7 +129,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     both = [subprocess.Popen([sys.executable, str(script)], env=rank, stderr=subprocess.PIPE, text=True) for rank in ranks]
     told = [one.communicate(timeout=120)[1] for one in both]
     assert [one.returncode for one in both] == [0, 0], told[0][-2000:] + told[1][-2000:]
-    together = [event["loss"] for event in fit.curve(tmp_path / "b" / "checkpoints") if event["event"] == "step"]
+    together = [event["loss"] for event in curve.told(tmp_path / "b" / "checkpoints") if event["event"] == "step"]
     close(together, alone)  # as many losses as one process told: the other one is silent
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from adaptory import bases
 from adaptory.errors import BaseModelError, RecipeError, ReleaseError
-from adaptory.training import adapter, answers, fit, methods, network, objectives, render, setup
+from adaptory.training import adapter, answers, curve, fit, methods, network, objectives, render, setup
 from adaptory.training.certificate import golden_answers
 from tests.training.toys import base, recipe, work
 
@@ -56,10 +56,10 @@ def _learns(folder: Path, task: str, kind: str, method: str, **more: Any) -> Non
     before = adapter.digest_of_weights(one.model)
     frozen = {n: w.detach().clone() for n, w in one.model.named_parameters() if not w.requires_grad}
     state = fit.fit(one)
-    losses = [event["validation_loss"] for event in fit.curve(one.folder) if event["event"] == "epoch"]
+    losses = [event["validation_loss"] for event in curve.told(one.folder) if event["event"] == "epoch"]
     if "classification" not in task:  # of classes, the macro F1 chooses
         assert state.best["validation_loss"] == min(losses)
-    steps = [event["loss"] for event in fit.curve(one.folder) if event["event"] == "step"]
+    steps = [event["loss"] for event in curve.told(one.folder) if event["event"] == "step"]
     assert sum(steps[-8:]) < sum(steps[:8]), "the loss falls"
     assert adapter.digest_of_weights(one.model) != before
     for name, weight in one.model.named_parameters():
@@ -105,9 +105,7 @@ def test_autograd_stops_at_the_lowest_trained_block(tmp_path: Path) -> None:
     inner.bert.encoder.layer[2].register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
     inner.bert.encoder.layer[3].register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
     one.model.train()
-    from adaptory.training.objectives import summed
-
-    summed(one.goal, one.model, one.train[:4], (0, 0)).backward()
+    objectives.losses(one.goal, one.model, one.train[:4], (0, 0))[0].sum().backward()
     assert seen == [False, False, True]
 
 

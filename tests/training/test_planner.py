@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adaptory.errors import PlanError
-from adaptory.training import adapter, fit, planner
+from adaptory.training import adapter, planner
 from tests.training.toys import trajectory, work
 
 
@@ -86,4 +86,3 @@ def test_the_plan_tells_the_rates(tmp_path: Path) -> None:
     assert 0 < found.first_rate < found.peak_rate == 0.01
     assert 0 < found.last_rate < found.peak_rate
     assert re.match(r"plan: 16 steps in about \d+ s, \d+\.\d GB; rate 0\.002 first, 0\.01 at its peak", found.sentence())
-    assert fit.CURVE

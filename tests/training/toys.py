@@ -6,8 +6,9 @@ from typing import Any
 import polars
 
 from adaptory.recipe import Recipe
-from adaptory.training import adapter, fit, network, objectives, render, validate
+from adaptory.training import adapter, answers, curve, fit, network, objectives, render
 from adaptory.training.trunk import Trunk, sequences_of
+from adaptory.training.work import Work
 from tests.support import FILLER, VOCABULARY, WORDS, tiny_recipe
 
 _FIELDS: dict[str, dict[str, Any]] = {
@@ -120,7 +121,7 @@ def table(task: str, count: int, seed: int = 0) -> Any:
 
 def work(
     folder: Path, task: str = "classification", kind: str = "encoder", count: int = 60, rows: Any = None, **training: Any
-) -> fit.Work:
+) -> Work:
     """A training that is ready to start, on these rows or on made-up ones."""
     made = recipe(task, **training)
     settings, place = made.training, base(folder / kind, kind)
@@ -135,13 +136,14 @@ def work(
         trunk = Trunk(model, cut, folder / f"trunk-{task}-{kind}-{cut}")
         trunk.extend([one for rows in (train, held) for one in sequences_of(goal, rows)], renderer.pad)
         trunk.attach()
-    references = [validate.reference_of(goal, model, rows, trunk) if goal.name == "dpo" else [] for rows in (train, held)]
-    return fit.Work(
+    both = [answers.pairs(model, goal, rows, trunk) if goal.name == "dpo" else ((), ()) for rows in (train, held)]
+    references = [list(zip(*one, strict=True)) for one in both]
+    return Work(
         model, goal, train, held, "toy", folder / "checkpoints", lambda event: None, references[0], references[1], trunk, 1e9
     )
 
 
-def trajectory(one: fit.Work) -> list[float]:
+def trajectory(one: Work) -> list[float]:
     """The loss of every step."""
     fit.fit(one)
-    return [event["loss"] for event in fit.curve(one.folder) if event["event"] == "step"]
+    return [event["loss"] for event in curve.told(one.folder) if event["event"] == "step"]

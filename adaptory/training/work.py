@@ -1,0 +1,137 @@
+"""What a training is made of, where it stands, and how it goes on from a checkpoint."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from adaptory.training import checkpoint, curve, devices
+from adaptory.training.batches import micro_batches, packs, plan
+from adaptory.training.objectives import Objective
+from adaptory.training.render import Example
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything a training is made of."""
+
+    model: Any
+    goal: Objective
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    key: str  # a checkpoint of another key is not gone on from
+    folder: Path  # for checkpoints
+    emit: Callable[[curve.Event], None]
+    reference: Sequence[tuple[float, float]] = ()  # of the training rows, for DPO
+    validation_reference: Sequence[tuple[float, float]] = ()
+    trunk: Any = None
+    every: float = 30.0  # seconds between checkpoints
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each training row, as many sequences as it is."""
+        return [row.length * self.goal.sequences for row in self.train]
+
+    def windows(self, epoch: int) -> list[list[int]]:
+        """The rows of each step of an epoch."""
+        return plan(self.lengths, self.goal.settings.batch_rows, self.goal.settings.seed, epoch)
+
+    def cut(self, window: Sequence[int], tokens: int) -> list[list[int]]:
+        """The rows of a step in batches that fit into memory."""
+        return (packs if self.goal.settings.packing else micro_batches)(window, self.lengths, tokens)
+
+    def room(self, window: Sequence[int], tokens: int) -> int:
+        """Tokens of a batch, small enough that every process has one to compute."""
+        longest = max(self.lengths[row] for row in window)
+        return min(tokens, max(longest, math.ceil(longest * len(window) / devices.world())))
+
+    def tell(self, event: curve.Event) -> None:
+        """Tells the event and keeps it for the learning curve."""
+        self.emit(event)
+        curve.note(self.folder, event)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.train) / self.goal.settings.batch_rows)
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.goal.settings.epochs * self.steps_per_epoch
+
+
+@dataclass
+class State:
+    """Where a training stands. Its position is one integer, the step: the plan is a function of it."""
+
+    optimizer: Any
+    weights: dict[str, Any]
+    micro_tokens: int
+    step: int = 0
+    epoch: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best: dict[str, float] = field(default_factory=dict)
+    best_weights: dict[str, Any] = field(default_factory=dict)
+    since_best: int = 0  # epochs
+    halved: bool = False
+
+
+def begin(work: Work) -> State:
+    """A fresh start, or where the newest whole checkpoint of the same training stood."""
+    import torch
+
+    settings, named = work.goal.settings, work.model.named_parameters()
+    weights = {name: weight for name, weight in named if weight.requires_grad}
+    decayed = [weight for weight in weights.values() if weight.ndim > 1]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": [weight for weight in weights.values() if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
+    state = State(optimizer, weights, settings.micro_tokens)
+    if found := checkpoint.newest(work.folder, work.key):
+        _restore(work, state, found)
+        if not devices.rank():
+            work.emit({"event": "stage", "what": f"going on from the checkpoint of step {state.step:,}"})
+    elif not devices.rank():
+        (work.folder / curve.CURVE).unlink(missing_ok=True)  # of an attempt that ended before its first checkpoint
+    return state
+
+
+def save(work: Work, state: State) -> None:
+    """Keeps a checkpoint of this state."""
+    if not devices.rank():
+        tensors = {f"weight.{name}": weight.detach().contiguous() for name, weight in state.weights.items()}
+        for name, weight in state.weights.items():
+            for part, value in state.optimizer.state[weight].items():
+                tensors[f"optimizer.{part}.{name}"] = value.detach().clone()
+        tensors |= {f"best.{name}": weight for name, weight in state.best_weights.items()}
+        facts = {
+            "epoch": state.epoch, "tokens": state.tokens, "seconds": state.seconds, "best": state.best,
+            "since_best": state.since_best, "micro_tokens": state.micro_tokens, "halved": state.halved,
+        }  # fmt: skip
+        checkpoint.write(work.folder, state.step, tensors, facts, work.key)
+    devices.wait()
+
+
+def _restore(work: Work, state: State, found: checkpoint.Checkpoint) -> None:
+    import torch
+
+    facts, tensors = found.facts, found.tensors
+    state.step = facts["step"]
+    state.epoch, state.tokens, state.seconds = facts["epoch"], facts["tokens"], facts["seconds"]
+    state.best, state.since_best = facts["best"], facts["since_best"]
+    state.micro_tokens, state.halved = facts["micro_tokens"], facts["halved"]
+    with torch.no_grad():
+        for name, weight in state.weights.items():
+            weight.copy_(tensors[f"weight.{name}"])
+            parts = [key.split(".")[1] for key in tensors if key.startswith("optimizer.") and key.split(".", 2)[2] == name]
+            state.optimizer.state[weight] = {p: tensors[f"optimizer.{p}.{name}"].to(weight.device) for p in parts}
+    best = {name: f"best.{name}" for name in state.weights}
+    state.best_weights = {name: tensors[key].to(state.weights[name].device) for name, key in best.items() if key in tensors}
+    if not devices.rank():
+        kept = curve.told(work.folder, until=state.step)
+        curve.write(work.folder, [line for line in kept if line["event"] != "epoch" or line["epoch"] <= state.epoch])
