@@ -9,6 +9,7 @@ from pathlib import Path
 from adaptory import __version__
 from adaptory.errors import UserError
 
+STAGES = ("fetch", "validate", "split", "base", "profile", "drift", "choose", "train", "weigh", "evaluate")
 _EPILOG = """\
 examples:
   adaptory retrain sentiment                    new data to promoted adapter
@@ -88,8 +89,11 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     one.add_argument("recipe")
     verb("ui", _ui, "open the MLflow and Prefect pages on this machine, until Ctrl-C")
     one = verb("stage", _stage, "run one stage on the output of the one before (what flows and dvc call)")
-    one.add_argument("stage", choices=["fetch", "validate", "split", "base", "profile", "drift", "train", "evaluate"])
+    one.add_argument("stage", choices=STAGES)
     one.add_argument("recipe")
+    one.add_argument("--trial", type=int, help="train: this trial of the recipe's search")
+    one.add_argument("--rung", type=int, help="train: the trial only as far as this rung of the search")
+    one.add_argument("--seed", type=int, help="train: the candidate again, with this seed")
     return parser, verbs.choices
 
 
@@ -188,7 +192,7 @@ def _stage(words: argparse.Namespace) -> int:
     from adaptory.training import preemption
 
     preemption.listen()
-    stage.perform(words.stage, words.recipe)
+    stage.perform(words.stage, words.recipe, words.trial, words.rung, words.seed)
     return 0
 
 

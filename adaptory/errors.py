@@ -35,6 +35,10 @@ class StageError(UserError):
     """A stage ended before it was done."""
 
 
+class TrainingError(StageError):
+    """A training cannot go on with these settings: its numbers are not finite, or its memory does not suffice."""
+
+
 class PlanError(UserError):
     """A training would not keep its deadline or its memory."""
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,15 +69,16 @@ def timed(place: Workspace, stage: str, recipe: str) -> Iterator[None]:
 
 
 def run_stage(
-    workspace: Workspace, stage: str, recipe: str, on_event: Callable[[dict[str, Any]], None], processes: int = 1
-) -> None:
-    """Runs `adaptory stage <stage> <recipe>` and hands over its events; its processes never outlive this call.
+    workspace: Workspace, stage: str, recipe: str, on_event: Callable[[dict[str, Any]], None], processes: int = 1,
+    words: Sequence[str] = (), slot: dict[str, str] | None = None,
+) -> None:  # fmt: skip
+    """Runs `adaptory stage <stage> <recipe> <words>` and hands over its events; its processes never outlive this call.
 
     Raises the stage's own error, or StageError with the end of what it printed. A training that says nothing for
     ADAPTORY_SILENCE seconds (default 600) hangs: it is killed, and told so. Other stages may think for longer.
     """
-    environment = workspace.environment()
-    command = [sys.executable, "-m", "adaptory.cli", "stage", stage, recipe]
+    environment = workspace.environment() | (slot or {})
+    command = [sys.executable, "-m", "adaptory.cli", "stage", stage, recipe, *words]
     with timed(workspace, stage, recipe), told_errors(environment) as told, tempfile.TemporaryFile("w+") as complaints:
         ranks = _ranks(environment, processes)
         # The first process leads: it alone tells events; the others tell only what goes wrong.
@@ -114,6 +115,19 @@ def device_count() -> int:
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return max(1, len([one for one in visible.split(",") if one.strip() not in ("", "-1")]))
     return max(1, len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))
+
+
+def slots() -> list[dict[str, str]]:
+    """The environment of each of the trainings that may run side by side here: one per GPU; without any, ADAPTORY_TRIALS
+    (default 1) that share the processors."""
+    gpus = 0 if os.environ.get("ADAPTORY_TRIALS") else device_count()
+    if gpus > 1:
+        names = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
+        return [{"CUDA_VISIBLE_DEVICES": name.strip()} for name in names]
+    several = max(1, int(os.environ.get("ADAPTORY_TRIALS", "1")))
+    # Threads of several processes on the same cores wait for one another: four times slower (docs/log.md).
+    share = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // several))} if several > 1 else {}
+    return [share] * several
 
 
 def _ranks(environment: dict[str, str], processes: int) -> list[dict[str, str]]:

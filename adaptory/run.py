@@ -4,18 +4,19 @@ The same inputs always work in the same folder, so a run that was interrupted go
 whose key was judged already has nothing to do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from adaptory import fingerprint
 from adaptory.data import Dataset, dataset_version
-from adaptory.errors import RecipeError
+from adaptory.errors import RecipeError, StageError
 from adaptory.params import load
 from adaptory.recipe import Frozen, Recipe
-from adaptory.recipe.training import plain
+from adaptory.recipe.training import Training, plain
 from adaptory.registry.judged import Judged
 from adaptory.registry.ledger import head
+from adaptory.search.choice import read as read_choice
 from adaptory.storage import open_store
 from adaptory.workspace import Workspace
 
@@ -31,34 +32,65 @@ class Run:
     recipe: Recipe
     dataset: Dataset
     start: str | None = None  # digest of the release that training.start means now
+    chosen: Training | None = None  # what a search, or the arbiter of methods, chose
+
+    @property
+    def settings(self) -> Training:
+        """What the candidate is trained with. Raises StageError when that is to be chosen, and was not yet."""
+        if self.chosen is None and self.recipe.chooses:
+            name = self.recipe.name
+            raise StageError(f"the settings of {name!r} are to be chosen first; run: adaptory stage choose {name}")
+        return self.chosen or self.recipe.training
 
     @property
     def training_key(self) -> str:
         """The digest of what the adapter depends on: a changed gate does not train again."""
-        return fingerprint.of_json({
-            "schema": "training/v1",
-            "data": self.dataset.digest,
-            "base": self.dataset.base,
-            "task": self.recipe.task,
-            "training": plain(self.recipe.training),
-            "start": self.start,
-            "code": code_digest("training"),
-            "libraries": {name: version(name) for name in _LIBRARIES},
-        })
+        return self._training_key(self.settings)
 
     @property
     def key(self) -> str:
         """The digest of what the verdict depends on."""
         return fingerprint.of_json({
             "schema": "run/v1",
-            "training": self.training_key,
+            "training": self._training_key(self.recipe.training),
             "recipe": self.recipe.digest,
-            "code": [code_digest("evaluation"), code_digest("gate")],
+            "code": [code_digest(package) for package in ("search", "evaluation", "gate")],
         })
+
+    def _training_key(self, settings: Training) -> str:
+        return fingerprint.of_json({
+            "schema": "training/v1",
+            "data": self.dataset.digest,
+            "base": self.dataset.base,
+            "task": self.recipe.task,
+            "training": plain(settings),
+            "start": self.start,
+            "code": code_digest("training"),
+            "libraries": {name: version(name) for name in _LIBRARIES},
+        })
+
+    def trained_with(self, settings: Training) -> "Run":
+        """The same run, whose candidate is trained with these settings."""
+        return replace(self, chosen=settings)
+
+    def repeats(self) -> list["Run"]:
+        """The runs that train the candidate again with other seeds, as evaluation.seeds asks."""
+        seeds = range(self.settings.seed + 1, self.settings.seed + 1 + self.recipe.evaluation.seeds)
+        return [self.trained_with(self.settings.model_copy(update={"seed": seed})) for seed in seeds]
 
     @property
     def folder(self) -> Path:
         return self.workspace.runs(self.recipe.name) / fingerprint.short(self.key)
+
+    @property
+    def search_folder(self) -> Path:
+        """Where the choice of the settings is kept: named by everything it depends on."""
+        facts = {
+            "training": self._training_key(self.recipe.training),
+            "recipe": self.recipe.digest if self.recipe.chooses else None,
+            "code": [code_digest(package) for package in ("search", "evaluation")],
+        }
+        return self.workspace.runs(self.recipe.name) / f"search-{fingerprint.short(fingerprint.of_json(facts))}"
 
     @property
     def candidate_folder(self) -> Path:
@@ -87,13 +119,19 @@ class Outcome(Frozen):
 
 def on(workspace: Workspace, recipe: Recipe, dataset: Dataset) -> Run:
     """The run of a recipe on this dataset. Raises RecipeError when training.start has no champion to go on from."""
-    name = recipe.training.start
-    if name is None:
-        return Run(workspace, recipe, dataset)
-    champion = head(open_store(workspace.store), name)
-    if champion is None:
-        raise RecipeError(f"training.start: {name!r} has no champion yet; run: adaptory retrain {name}")
-    return Run(workspace, recipe, dataset, champion.release)
+    name, start = recipe.training.start, None
+    if name is not None:
+        champion = head(open_store(workspace.store), name)
+        if champion is None:
+            raise RecipeError(f"training.start: {name!r} has no champion yet; run: adaptory retrain {name}")
+        start = champion.release
+    for other in recipe.evaluation.compare:
+        if head(open_store(workspace.store), other) is None:
+            raise RecipeError(f"evaluation.compare: {other!r} has no champion yet; run: adaptory retrain {other}")
+    made = Run(workspace, recipe, dataset, start)
+    if recipe.chooses and (choice := read_choice(made.search_folder)):
+        return made.trained_with(choice.training)
+    return made
 
 
 def current(workspace: Workspace, recipe: str) -> Run:

@@ -9,23 +9,36 @@ from adaptory.storage import open_store
 from adaptory.workspace import Workspace
 
 
-def perform(stage: str, recipe: str) -> None:
-    """Does one stage here and now, on the output of the one before."""
+def perform(stage: str, recipe: str, trial: int | None = None, rung: int | None = None, seed: int | None = None) -> None:
+    """Does one stage here and now, on the output of the one before.
+
+    `train` may be of one trial of a search, up to a rung of it; or of the candidate again, with another seed.
+    """
     place = workspace.find()
     place.activate()
-    if stage in ("drift", "train", "evaluate"):
-        _perform_on_run(place, stage, recipe)
+    if stage in ("drift", "choose", "train", "weigh", "evaluate"):
+        _perform_on_run(place, stage, recipe, trial, rung, seed)
     else:
         with timed(place, stage, recipe):
             _perform_on_data(place, stage, recipe)
 
 
-def _perform_on_run(place: Workspace, stage: str, recipe: str) -> None:
+def _perform_on_run(
+    place: Workspace, stage: str, recipe: str, trial: int | None, rung: int | None, seed: int | None
+) -> None:
+    from adaptory.search import choose
     from adaptory.training.candidate import finished, train
 
     now = run.current(place, recipe)
-    if stage == "train":
-        train(now, emit, float(os.environ.get("ADAPTORY_CHECKPOINT_SECONDS", "30")))
+    every = float(os.environ.get("ADAPTORY_CHECKPOINT_SECONDS", "30"))
+    if stage == "train" and trial is not None:
+        choose.train_trial(now, trial, rung, emit, every)
+    elif stage == "train":
+        train(now if seed is None else now.trained_with(now.settings.model_copy(update={"seed": seed})), emit, every)
+    elif stage == "choose":
+        choose.one_by_one(now, emit, every)
+    elif stage == "weigh":
+        choose.weigh(now, emit)
     elif stage == "drift":
         from adaptory.profile.comparison import compare
 

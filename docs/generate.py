@@ -27,7 +27,7 @@ def recipe_page() -> str:
         lines = [f"## {title}", (model.__doc__ or "").strip(), "", "| key | type | default | meaning |", "|---|---|---|---|"]
         for name, field in model.model_fields.items():
             if (model, name) != (recipe.Recipe, "name"):
-                lines.append(f"| `{name}` | {_type(field)} | {_default(field)} | {field.description or ''} |")
+                lines.append(f"| `{name}` | {_type(field)} | {_default(field)} | {' '.join((field.description or '').split())} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 

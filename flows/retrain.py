@@ -1,4 +1,4 @@
-"""Retrain: new data -> prepare -> compare -> fine-tune -> evaluate -> decide -> promote.
+"""Retrain: new data -> prepare -> compare -> choose -> fine-tune -> evaluate -> decide -> promote.
 
     python -m flows.retrain sentiment      (what `adaptory retrain` runs, and what a worker runs)
 """
@@ -9,10 +9,11 @@ from prefect import flow
 
 from adaptory import workspace
 from adaptory.run import Outcome
+from tasks.choose import choose
 from tasks.compare import compare
 from tasks.decide import decide
 from tasks.evaluate import evaluate
-from tasks.fine_tune import fine_tune
+from tasks.fine_tune import fine_tune, repeat
 from tasks.prepare import prepare
 from tasks.promote import promote, settled
 
@@ -31,7 +32,9 @@ def retrain(recipe: str = "sentiment", accept_drift: bool = False) -> Outcome:
         return ended
     if held := compare(run, accept_drift):
         return held
+    run = choose(run)
     candidate = fine_tune(run)
+    repeat(run)
     evidence = evaluate(run, candidate)
     verdict = decide(run, candidate, evidence)
     return promote(run, candidate, evidence, verdict)

@@ -1,9 +1,13 @@
-"""What every task shell shares: which failures are worth another try, and where artifacts are filed."""
+"""What every task shell shares: which failures are worth another try, where artifacts are filed, what runs side by side."""
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from prefect.futures import PrefectFuture, wait
+
 from adaptory.errors import ServerError, UserError
+from adaptory.process import slots
 
 
 def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
@@ -22,3 +26,13 @@ def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
 def key(*parts: str) -> str:
     """An artifact key that Prefect's Artifacts page accepts: a-z, 0-9 and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def beside(items: Sequence[Any], submit: Callable[[Any, dict[str, str]], PrefectFuture[Any]]) -> None:
+    """Hands each item and a place to compute to `submit`, as many at a time as there are places; waits for all."""
+    places = slots()
+    for start in range(0, len(items), len(places)):
+        futures = [submit(item, place) for item, place in zip(items[start:], places, strict=False)]
+        wait(futures)
+        for future in futures:
+            future.result()

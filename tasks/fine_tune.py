@@ -1,5 +1,6 @@
-"""Fine-tune: the candidate, trained in a process of its own while this one reports."""
+"""Fine-tune: the candidate, trained in a process of its own while this one reports; and again with other seeds."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,7 @@ from adaptory.registry import tracking
 from adaptory.run import Run
 from adaptory.training import Candidate
 from adaptory.training.candidate import finished, read
-from tasks.common import key, worth_retrying
+from tasks.common import beside, key, worth_retrying
 
 _EVERY = 5.0  # seconds between what MLflow and the progress artifact are told
 
@@ -26,23 +27,40 @@ def fine_tune(run: Run) -> Candidate:
         return found
     artifact = create_progress_artifact(0.0, key=key(run.recipe.name, "training"), description="Training steps done.")
     mlflow_run = cache(lambda: tracking.open_run(run, runtime.flow_run.id))
-    display = progress.for_terminal()
 
     def tell(events: list[dict[str, Any]]) -> None:
         tracking.log_curve(run.workspace, mlflow_run(), events)
         if steps := [event for event in events if event["event"] == "step"]:
             update_progress_artifact(artifact, 100 * steps[-1]["step"] / steps[-1]["steps"])  # type: ignore[arg-type]
 
-    aside = Aside(tell, _EVERY)  # MLflow and Prefect may be slow or gone: the training does not wait for them
+    # One process per GPU here; ADAPTORY_PROCESSES says otherwise.
+    followed(run, tell, processes=device_count())
+    update_progress_artifact(artifact, 100.0)  # type: ignore[arg-type]
+    return finished(run)
+
+
+def repeat(run: Run) -> None:
+    """Trains the candidate again with other seeds, as often as evaluation.seeds asks: side by side where there is room."""
+    beside([again for again in run.repeats() if read(again.candidate_folder) is None], again_with_another_seed.submit)
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+def again_with_another_seed(run: Run, place: dict[str, str]) -> None:
+    """Trains the candidate with the seed of this run."""
+    seed = run.settings.seed
+    progress.for_terminal()({"event": "stage", "what": f"again with seed {seed}"})
+    followed(run, lambda events: None, words=("--seed", str(seed)), slot=place)
+
+
+def followed(run: Run, tell: Callable[[list[dict[str, Any]]], None], **how: Any) -> None:
+    """Runs the stage `train` and shows what it says; `tell` may be slow or fail: the training does not wait for it."""
+    display, aside = progress.for_terminal(), Aside(tell, _EVERY)
 
     def follow(event: dict[str, Any]) -> None:
         display(event)
         aside.add(event)
 
     try:
-        # One process per GPU here; ADAPTORY_PROCESSES says otherwise.
-        run_stage(run.workspace, "train", run.recipe.name, follow, processes=device_count())
+        run_stage(run.workspace, "train", run.recipe.name, follow, **how)
     finally:
         aside.close()
-    update_progress_artifact(artifact, 100.0)  # type: ignore[arg-type]
-    return finished(run)

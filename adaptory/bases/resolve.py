@@ -91,6 +91,8 @@ def _bring(reference: str, scratch: Path, root: Path, cache: Path) -> Path:
         if not place.path.is_dir():
             raise BaseModelError(f"base {reference!r}: no folder {place.path}; correct the reference")
         return place.path
+    if isinstance(place, storage.Champion):
+        raise BaseModelError(f"base {reference!r} names answers, not a model; go on from a champion with training.start")
     scratch.mkdir()
     if isinstance(place, storage.PyPI):
         storage.extract(storage.download(place.name, place.version, None, cache), place.inside, scratch)

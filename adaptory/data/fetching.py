@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptory import fingerprint, storage
+from adaptory.data import champions
 from adaptory.data.shards import side_by_side, whole_folder
 from adaptory.errors import DataError, IntegrityError
 from adaptory.recipe import Recipe, Source
@@ -81,11 +82,13 @@ def state_of(workspace: Workspace, recipe: Recipe, seen: "_Seen") -> State:
             state[name] = dict.fromkeys(_inside(workspace, source, place), f"sha256:{source.sha256}")
         elif isinstance(place, storage.S3):
             state[name] = transfer.listing(place)
+        elif isinstance(place, storage.Champion):
+            state[name] = champions.state(workspace, place)
         elif isinstance(place, storage.Local):
             files = _local_files(place.path, source)
             state[name] = dict(zip(files, side_by_side(seen.digest, files.values()), strict=True))
         else:
-            raise DataError(f"source {name!r}: {source.uri} cannot be a data source; use pypi:, s3:// or a local path")
+            raise DataError(f"source {name!r}: {source.uri} cannot be a data source; use pypi:, s3://, champion: or a local path")
         if not state[name]:
             raise DataError(f"source {name!r}: no file at {source.uri}; correct data.sources.{name}.uri")
     return state
@@ -124,6 +127,8 @@ def _bring(workspace: Workspace, source: Source, file: str, digest: str, target:
             files[0].replace(target)
     elif isinstance(place, storage.S3):
         transfer.download(place, digest, target)
+    elif isinstance(place, storage.Champion):
+        champions.bring(workspace, place, target)
     else:
         assert isinstance(place, storage.Local)
         if _copied(_local_files(place.path, source)[file], target) != digest:

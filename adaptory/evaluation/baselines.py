@@ -13,7 +13,7 @@ import numpy as np
 
 from adaptory.evaluation import respond
 from adaptory.evaluation.scores import Answers, from_chances
-from adaptory.recipe import Recipe
+from adaptory.recipe import Recipe, baselines_of
 
 KIND = "baseline"
 
@@ -91,7 +91,12 @@ def zero_shot(ask: Ask) -> Answers:
 
 
 def few_shot(ask: Ask) -> Answers:
-    """The base as it comes, shown some training rows of middle length first, the same ones before every question."""
+    """The base as it comes, shown some training rows of middle length first, the same ones before every question.
+
+    Of classes: the one whose few examples lie nearest on average (Snell et al. 2017, prototypes of sentence embeddings).
+    """
+    if ask.recipe.data.classes:
+        return _prototypes(ask)
     chats = [json.loads(chat) for chat in ask.train.sort("row")["messages"].head(100)]
     shown = sorted(chats, key=lambda chat: len(json.dumps(chat)))[len(chats) // 2 :][: ask.recipe.evaluation.shots]
     return _prompted("few_shot", ask, [turn for chat in shown for turn in chat])
@@ -114,6 +119,25 @@ def longer(ask: Ask) -> Answers:
 ALL: dict[str, Callable[[Ask], Answers]] = {
     one.__name__: one for one in (majority, mean, tfidf, untuned, vader, zero_shot, few_shot, copy, longer)
 }
+
+
+def possible(recipe: Recipe) -> list[str]:
+    """The baselines that only ask the base, with as much as this recipe says."""
+    known = [name for name in ("untuned", "zero_shot", "few_shot") if name in baselines_of(recipe.task)]
+    return [name for name in known if name != "untuned" or recipe.task != "classification" or recipe.evaluation.descriptions]
+
+
+def _prototypes(ask: Ask) -> Answers:
+    from adaptory.data import some_rows
+    from adaptory.evaluation.embeddings import embed
+
+    recipe, length = ask.recipe, ask.recipe.training.max_tokens
+    centres = []
+    for name in recipe.data.classes:
+        shown = some_rows(ask.train.filter(ask.train["label"] == name), recipe.evaluation.shots)
+        centres.append(embed(ask.base, list(shown["text"]), length).mean(axis=0))
+    near = embed(ask.base, list(ask.test["text"]), length) @ np.array(centres).T
+    return Answers("few_shot", KIND, near.argmax(axis=1), near[:, -1] - near[:, 0])
 
 
 def _prompted(name: str, ask: Ask, shown: list[dict[str, str]]) -> Answers:

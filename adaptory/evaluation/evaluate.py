@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adaptory import bases, fingerprint, profile
-from adaptory.data import read_split
+from adaptory.data import read_split, some_rows
 from adaptory.data.rows import leaks
 from adaptory.data.splits import hashes_of
 from adaptory.errors import DataError, Preempted, ServerError, UserError
@@ -28,7 +28,7 @@ from adaptory.run import Run
 from adaptory.storage import ObjectStore
 from adaptory.training import Candidate, adapter
 from adaptory.training.answers import reply
-from adaptory.training.candidate import CARD
+from adaptory.training.candidate import CARD, finished
 from adaptory.training.curve import CURVE
 from adaptory.training.render import Renderer
 
@@ -64,7 +64,7 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Emit) -> 
         test, marks, excluded = test.filter(~seen), {name: rows[~seen] for name, rows in marks.items()}, int(seen.sum())
         if not test.height:
             raise DataError("every test row was trained on before, and evaluation.exclude_seen leaves none; add test rows")
-    truth = _truth(recipe, test, marks)
+    truth = truth_of(recipe, test, marks)
 
     answers, error = _everyone(run, store, champion, candidate, train, test, emit)
     scores.write(run.folder / SCORES, truth, answers, candidate.classes)
@@ -77,8 +77,9 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Emit) -> 
     plots.learning_curve(run.candidate_folder / CURVE, pictures / "learning.png")
     _look_at_data(run, store, champion, pictures)
     models, differences = metrics.compare(
-        truth, answers, recipe.metrics, candidate.classes, settings.resamples, settings.confidence, settings.seed
-    )
+        truth, answers, recipe.metrics, candidate.classes, settings.resamples, settings.confidence, settings.seed,
+        sorted({one.source for one in recipe.gate.criteria if one.source}),
+    )  # fmt: skip
     evidence = Evidence(
         recipe=recipe.name,
         key=run.key,
@@ -116,11 +117,11 @@ def _everyone(
 
     emit({"event": "stage", "what": f"scoring the candidate on {test.height:,} test rows"})
     loaded = respond.load(run.candidate_folder, base, candidate, certified=True)
-    reference = _reference(run, store, candidate, base, loaded)
-    answers = [respond.respond("candidate", "candidate", loaded, recipe, test, reference, tell)]
+    held = reference(run, store, candidate, base, loaded)
+    answers = [respond.respond("candidate", "candidate", loaded, recipe, test, held, tell)]
     _write_example(run.folder / EXAMPLE, recipe, candidate, loaded, test)
     ours, error = loaded.made, None
-    del loaded, reference
+    del loaded
     if champion and champion.candidate == candidate.digest:
         answers.append(replace(answers[0], name="champion", kind="champion"))
     elif champion:
@@ -131,6 +132,16 @@ def _everyone(
             raise
         except UserError as fault:
             error = str(fault)
+    for again in run.repeats():
+        emit({"event": "stage", "what": f"scoring the candidate with seed {again.settings.seed}"})
+        repeated = respond.load(again.candidate_folder, base, finished(again))
+        answers.append(respond.respond(f"seed_{again.settings.seed}", "repeat", repeated, recipe, test, held, tell))
+        del repeated
+    for name in recipe.evaluation.compare:
+        emit({"event": "stage", "what": f"scoring the champion of {name}"})
+        record = ledger.head(store, name)
+        assert record is not None, "the run was not made without it"
+        answers.append(_champion(run, store, record, candidate, ours, test, tell, name))
     for name in recipe.evaluation.baselines:
         emit({"event": "stage", "what": f"scoring the baseline {name}"})
         answers.append(baselines.ALL[name](baselines.Ask(recipe, train, test, base, tell)))
@@ -162,17 +173,11 @@ def history_marks(run: Run, store: ObjectStore, test: Any) -> dict[str, npt.NDAr
 
 def _test_rows(run: Run) -> Any:
     """The test split, or as many of its rows as evaluation.max_rows allows: always the same ones."""
-    table, most = read_split(run.workspace, run.recipe.name, "test"), run.recipe.evaluation.max_rows
-    if most is None or table.height <= most:
-        return table
-    import polars
-    from xxhash import xxh3_64_intdigest as digest
-
-    order = polars.Series([digest(name) for name in table["row"].cast(polars.Binary).to_list()], dtype=polars.UInt64)
-    return table.filter(order.rank("ordinal") <= most)
+    return some_rows(read_split(run.workspace, run.recipe.name, "test"), run.recipe.evaluation.max_rows)
 
 
-def _truth(recipe: Recipe, test: Any, marks: dict[str, npt.NDArray[np.bool_]]) -> Truth:
+def truth_of(recipe: Recipe, test: Any, marks: dict[str, npt.NDArray[np.bool_]]) -> Truth:
+    """What is right of these rows."""
     number = {label: place for place, label in enumerate(recipe.data.classes)}
     valued = "pearson_r" in recipe.metrics or "mae" in recipe.metrics
     chats = [json.loads(chat) for chat in test["messages"]] if recipe.task == "sft" else []
@@ -187,7 +192,7 @@ def _truth(recipe: Recipe, test: Any, marks: dict[str, npt.NDArray[np.bool_]]) -
     )
 
 
-def _reference(run: Run, store: ObjectStore, made: Candidate, base: Path, policy: respond.Loaded) -> respond.Loaded | None:
+def reference(run: Run, store: ObjectStore, made: Candidate, base: Path, policy: respond.Loaded) -> respond.Loaded | None:
     """What a policy's answers are held to, reading the same tokens: the adapter it started from, or the bare base.
 
     Nothing for other objectives.
@@ -206,13 +211,16 @@ def _reference(run: Run, store: ObjectStore, made: Candidate, base: Path, policy
 
 
 def _champion(
-    run: Run, store: ObjectStore, champion: ledger.Record, candidate: Candidate, ours: Renderer, test: Any, tell: Tell
-) -> Answers:
+    run: Run, store: ObjectStore, champion: ledger.Record, candidate: Candidate, ours: Renderer, test: Any, tell: Tell,
+    other: str | None = None,
+) -> Answers:  # fmt: skip
+    """The champion's answers; or those of another recipe's champion, which then counts as a baseline."""
+    named = f"{other} v{champion.version}" if other else f"v{champion.version}"
     folder = fetch_release(store, champion, run.workspace.cache)
     made = Candidate.model_validate_json((folder / CARD).read_bytes())
     if made.classes != candidate.classes or made.objective != candidate.objective:
         raise UserError(
-            f"v{champion.version} answers {made.objective} {made.classes}, "
+            f"{named} answers {made.objective} {made.classes}, "
             f"the candidate {candidate.objective} {candidate.classes}"
         )
     if made.base_digest == candidate.base_digest:
@@ -221,8 +229,9 @@ def _champion(
         base = bases.cached(made.base_reference, made.base_digest, run.workspace.root, run.workspace.cache)
     loaded = respond.load(folder, base, made)
     if run.recipe.task == "text" and not loaded.made.counts_like(ours):
-        raise UserError(f"v{champion.version} counts tokens otherwise than the candidate; their perplexities cannot be compared")
-    return respond.respond("champion", "champion", loaded, run.recipe, test, _reference(run, store, made, base, loaded), tell)
+        raise UserError(f"{named} counts tokens otherwise than the candidate; their perplexities cannot be compared")
+    name, kind = (other, "baseline") if other else ("champion", "champion")
+    return respond.respond(name, kind, loaded, run.recipe, test, reference(run, store, made, base, loaded), tell)
 
 
 def _write_example(path: Path, recipe: Recipe, candidate: Candidate, loaded: respond.Loaded, test: Any) -> None:

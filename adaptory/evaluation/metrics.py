@@ -32,34 +32,48 @@ def values(
 
 def compare(
     truth: Truth, answers: list[Answers], metrics: Sequence[Metric], classes: tuple[str, ...], resamples: int,
-    confidence: float, seed: int,
+    confidence: float, seed: int, sources: Sequence[str] = (),
 ) -> tuple[tuple[ModelScores, ...], tuple[Difference, ...]]:  # fmt: skip
-    """Every model's numbers with intervals, and the paired differences of the first model to all others."""
+    """Every model's numbers with intervals, and the paired differences of the first model to all others.
+
+    On all rows, and again on those of each of `sources`.
+    """
     count = len(classes)
-    drawn = [resampled(truth, model, metrics, count, resamples, seed) for model in answers]
-    points = [values(truth, model, metrics, count) for model in answers]
-    models = tuple(
-        ModelScores(
+    models = []
+    parts = {source: _estimates(truth, answers, metrics, count, resamples, confidence, seed, source) for source in sources}
+    whole, gaps = _estimates(truth, answers, metrics, count, resamples, confidence, seed, None)
+    for place, model in enumerate(answers):
+        models.append(ModelScores(
             name=model.name,
             kind=model.kind,  # type: ignore[arg-type]
-            metrics={m: estimate(point[m], draws[m], confidence) for m in point},
+            metrics=whole[place],
             classes=per_class(truth, model, classes),
-            slices={
-                name: values(truth, model, metrics, count, np.flatnonzero(rows)) for name, rows in slices(truth).items()
-            },
-        )
-        for model, point, draws in zip(answers, points, drawn, strict=True)
-    )
-    differences = tuple(
+            slices={name: values(truth, model, metrics, count, np.flatnonzero(rows)) for name, rows in slices(truth).items()},
+            by_source={source: found[place] for source, (found, _) in parts.items()},
+        ))  # fmt: skip
+    differences = [*gaps, *(gap for _, found in parts.values() for gap in found)]
+    return tuple(models), tuple(differences)
+
+
+def _estimates(
+    truth: Truth, answers: list[Answers], metrics: Sequence[Metric], count: int, resamples: int, confidence: float, seed: int,
+    source: str | None,
+) -> tuple[list[dict[Metric, Estimate]], list[Difference]]:  # fmt: skip
+    rows = None if source is None else np.flatnonzero(np.array(truth.sources) == source)
+    drawn = [resampled(truth, model, metrics, count, resamples, seed, rows) for model in answers]
+    points = [values(truth, model, metrics, count, rows) for model in answers]
+    found = [{m: estimate(point[m], draws[m], confidence) for m in point} for point, draws in zip(points, drawn, strict=True)]
+    gaps = [
         Difference(
             other=model.name,
             metric=metric,
             estimate=estimate(_minus(points[0][metric], point[metric]), drawn[0][metric] - draws[metric], confidence),
+            source=source,
         )
         for model, point, draws in zip(answers[1:], points[1:], drawn[1:], strict=True)
         for metric in point
-    )
-    return models, differences
+    ]
+    return found, gaps
 
 
 def per_class(truth: Truth, answers: Answers, classes: tuple[str, ...]) -> dict[str, ClassScores]:
@@ -92,12 +106,14 @@ def slices(truth: Truth) -> dict[str, npt.NDArray[np.bool_]]:
 
 
 def resampled(
-    truth: Truth, answers: Answers, metrics: Sequence[Metric], classes: int, resamples: int, seed: int
-) -> dict[Metric, Floats]:
-    """Each metric on `resamples` draws of the rows; the same seed draws the same rows for every model."""
-    parts = {metric: MEASURES[metric].parts(truth, answers, classes) for metric in metrics}
+    truth: Truth, answers: Answers, metrics: Sequence[Metric], classes: int, resamples: int, seed: int,
+    rows: Ints | None = None,
+) -> dict[Metric, Floats]:  # fmt: skip
+    """Each metric on `resamples` draws of the rows (or all); the same seed draws the same rows for every model."""
+    pick = slice(None) if rows is None else rows
+    parts = {metric: MEASURES[metric].parts(truth, answers, classes)[pick] for metric in metrics}
     found: dict[Metric, list[Floats]] = {metric: [] for metric in metrics}
-    for weights in draws(len(truth.rows), resamples, seed):
+    for weights in draws(len(truth.rows) if rows is None else len(rows), resamples, seed):
         for metric in metrics:
             found[metric].append(MEASURES[metric].value(weights @ parts[metric]))
     return {metric: np.concatenate(several) for metric, several in found.items()}

@@ -49,6 +49,7 @@ def markdown(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdic
         _slices(evidence),
         ("![confusion matrix](confusion.png)\n\n" if candidate.classes else "") + "![learning curve](learning.png)",
         *_answers(run),
+        *_search(run),
         "## How it was trained",
         _training(run, candidate),
         "## The data",
@@ -72,7 +73,7 @@ def comparison(evidence: Evidence) -> str:
 
 def ordered(evidence: Evidence) -> list[ModelScores]:
     """Candidate, champion, then baselines from best to worst."""
-    rank = {"candidate": 0, "champion": 1, "baseline": 2}
+    rank = {"candidate": 0, "repeat": 1, "champion": 2, "baseline": 3}
     main = next(iter(evidence.of("candidate")[0].metrics))
     sign = 1 if main in LOWER else -1
     return sorted(evidence.models, key=lambda m: (rank[m.kind], sign * (m.metrics[main].value or 0)))
@@ -84,7 +85,9 @@ def title(model: ModelScores, evidence: Evidence) -> str:
         return f"champion v{evidence.champion_version}"
     if model.kind == "candidate":
         return "**candidate**"
-    return NAMES.get(model.name, model.name)
+    if model.kind == "repeat":
+        return f"the same, {model.name.replace('_', ' ')}"
+    return NAMES.get(model.name, f"champion of {model.name}")
 
 
 def interval(found: Estimate, *, sign: bool = False) -> str:
@@ -142,6 +145,14 @@ def _answers(run: Run) -> list[str]:
     for asked, right, said in some.select("asked", "text", "answer").iter_rows():
         lines.append(f"| {data_report.shown(asked)} | {data_report.shown(right)} | {data_report.shown(said)} |")
     return [f"## Where it differs from the right answer (the first {some.height})", "\n".join(lines)] if some.height else []
+
+
+def _search(run: Run) -> list[str]:
+    """What was tried before, if the recipe tries several settings or methods."""
+    from adaptory.search import choice, report
+
+    made = choice.read(run.search_folder) if run.recipe.chooses else None
+    return ["## What was tried", report.markdown(made)] if made else []
 
 
 def _training(run: Run, candidate: Candidate) -> str:

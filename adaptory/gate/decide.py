@@ -93,37 +93,37 @@ def _ask(criterion: Criterion, evidence: Evidence) -> Finding:
 
 def _floor(criterion: Floor, evidence: Evidence) -> Finding:
     lower = criterion.metric in LOWER
-    name = f"{criterion.metric} at {'most' if lower else 'least'} {criterion.limit:g}"
+    name = f"{criterion.metric} at {'most' if lower else 'least'} {criterion.limit:g}" + _on(criterion)
     candidate = evidence.of("candidate")
-    estimate = candidate[0].metrics.get(criterion.metric) if candidate else None
+    estimate = candidate[0].estimate(criterion.metric, criterion.source) if candidate else None
     # A floor that is just reached is kept; every other criterion wants more than its margin.
     towards = math.inf if lower else -math.inf
-    return _compare(name, criterion.metric, estimate, math.nextafter(criterion.limit, towards), criterion, evidence.rows)
+    return _compare(name, criterion.metric, estimate, math.nextafter(criterion.limit, towards), criterion, evidence)
 
 
 def _beats_baselines(criterion: BeatsBaselines, evidence: Evidence) -> Finding:
-    name = f"{criterion.metric} beats every baseline" + _by(criterion.margin)
+    name = f"{criterion.metric} beats every baseline" + _by(criterion.margin) + _on(criterion)
     defined = []
     for baseline in evidence.of("baseline"):
-        estimate = baseline.metrics.get(criterion.metric)
+        estimate = baseline.estimate(criterion.metric, criterion.source)
         if estimate is None:
             return _missing(name, criterion.margin, f"no {criterion.metric} of baseline {baseline.name}")
         if estimate.defined:
-            defined.append((baseline.name, evidence.difference(baseline.name, criterion.metric)))
+            defined.append((baseline.name, evidence.difference(baseline.name, criterion.metric, criterion.source)))
     if not defined:
         return _missing(name, criterion.margin, f"no baseline has a {criterion.metric}")
     hardest, gap = min(defined, key=lambda pair: _worst_gain(pair[1], criterion.metric))
-    return _compare(name, f"gain over {hardest}", gap, criterion.margin, criterion, evidence.rows)
+    return _compare(name, f"gain over {hardest}", gap, criterion.margin, criterion, evidence)
 
 
 def _beats_champion(criterion: BeatsChampion, evidence: Evidence) -> Finding:
-    name = f"{criterion.metric} beats the champion" + _by(criterion.margin)
+    name = f"{criterion.metric} beats the champion" + _by(criterion.margin) + _on(criterion)
     if evidence.champion is None:
         return Finding(
             criterion=name, outcome="not asked", measured=None, limit=criterion.margin, reason="there is no champion yet"
         )
-    gap = evidence.difference("champion", criterion.metric)
-    return _compare(name, f"gain over v{evidence.champion_version}", gap, criterion.margin, criterion, evidence.rows)
+    gap = evidence.difference("champion", criterion.metric, criterion.source)
+    return _compare(name, f"gain over v{evidence.champion_version}", gap, criterion.margin, criterion, evidence)
 
 
 def _worst_gain(gap: Estimate | None, metric: str) -> float:
@@ -134,7 +134,7 @@ def _worst_gain(gap: Estimate | None, metric: str) -> float:
 
 
 def _compare(
-    name: str, label: str, estimate: Estimate | None, bound: float, criterion: Criterion, rows: int
+    name: str, label: str, estimate: Estimate | None, bound: float, criterion: Criterion, evidence: Evidence
 ) -> Finding:
     """Passes only if the whole interval lies beyond the bound, on the better side; fails only if none of it does."""
     limit = criterion.limit if isinstance(criterion, Floor) else criterion.margin
@@ -157,7 +157,8 @@ def _compare(
     elif failed:
         outcome, reason = "fail", f"{shown} is not {side} {limit:g}"
     else:
-        outcome, reason = "inconclusive", f"{shown} may lie on either side of {limit:g}; {_more(*short, rows)}"
+        more = _more(*short, evidence.count(criterion.source))
+        outcome, reason = "inconclusive", f"{shown} may lie on either side of {limit:g}; {more}"
     return Finding.model_validate(
         {"criterion": name, "outcome": outcome, "measured": estimate, "limit": limit, "reason": reason}
     )
@@ -175,6 +176,10 @@ def _more(gain: float, half: float, rows: int) -> str:
 
 def _missing(name: str, limit: float, reason: str) -> Finding:
     return Finding(criterion=name, outcome="fail", measured=None, limit=limit, reason=f"{reason}; missing evidence never passes")
+
+
+def _on(criterion: Criterion) -> str:
+    return f" on {criterion.source}" if criterion.source else ""
 
 
 def _by(margin: float) -> str:

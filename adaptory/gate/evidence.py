@@ -33,10 +33,15 @@ class ModelScores(Frozen):
     """One model's numbers on the evaluation's rows."""
 
     name: str
-    kind: Literal["candidate", "champion", "baseline"]
+    kind: Literal["candidate", "champion", "baseline", "repeat"]  # repeat: the candidate with another seed
     metrics: dict[Metric, Estimate]
     classes: dict[str, ClassScores]
     slices: dict[str, dict[Metric, float | None]]  # source or mark -> metric -> value
+    by_source: dict[str, dict[Metric, Estimate]] = Field(default={})  # where the gate asks of a source
+
+    def estimate(self, metric: Metric, source: str | None) -> Estimate | None:
+        """The metric on all rows, or on those of a source."""
+        return (self.metrics if source is None else self.by_source.get(source, {})).get(metric)
 
 
 class Difference(Frozen):
@@ -45,6 +50,7 @@ class Difference(Frozen):
     other: str
     metric: Metric
     estimate: Estimate
+    source: str | None = None  # on whose rows; None: on all
 
 
 class Evidence(Frozen):
@@ -79,5 +85,10 @@ class Evidence(Frozen):
     def of(self, kind: str) -> list[ModelScores]:
         return [model for model in self.models if model.kind == kind]
 
-    def difference(self, other: str, metric: str) -> Estimate | None:
-        return next((d.estimate for d in self.differences if (d.other, d.metric) == (other, metric)), None)
+    def difference(self, other: str, metric: str, source: str | None = None) -> Estimate | None:
+        asked = (other, metric, source)
+        return next((d.estimate for d in self.differences if (d.other, d.metric, d.source) == asked), None)
+
+    def count(self, source: str | None) -> int:
+        """Rows of a source, or all."""
+        return self.rows if source is None else self.slice_rows.get(source, 0)

@@ -11,12 +11,13 @@ from pydantic import Field, model_validator
 from adaptory import fingerprint
 from adaptory.recipe.data import Data, Drift, Fields, Label, Source, Split, SplitName, Task
 from adaptory.recipe.frozen import Digest, Frozen, Name, Share
+from adaptory.recipe.search import Search
 from adaptory.recipe.training import Method, Training
 
 __all__ = [
-    "LOWER", "METRICS", "BeatsBaselines", "BeatsChampion", "Criterion", "Data", "Digest", "Drift",
-    "Evaluation", "Fields", "Floor", "Frozen", "Gate", "Label", "Method", "Metric", "Name", "Recipe", "Share", "Source", "Split",
-    "SplitName", "Task", "Training",
+    "LOWER", "METRICS", "BeatsBaselines", "BeatsChampion", "Criterion", "Data", "Digest", "Drift", "Evaluation", "Fields",
+    "Floor", "Frozen", "Gate", "Label", "Method", "Metric", "Name", "Recipe", "Search", "Share", "Source", "Split",
+    "SplitName", "Task", "Training", "baselines_of",
 ]  # fmt: skip
 
 Metric = Literal[
@@ -35,7 +36,7 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
     "preference": ("reward_accuracy",),
 }
 _BASELINES: dict[Task, tuple[Baseline, ...]] = {
-    "classification": ("majority", "tfidf", "untuned", "vader"),
+    "classification": ("majority", "tfidf", "untuned", "few_shot", "vader"),
     "pair_classification": ("majority", "tfidf"),
     "regression": ("mean", "tfidf"),
     "sft": ("zero_shot", "few_shot", "copy"),
@@ -44,19 +45,28 @@ _BASELINES: dict[Task, tuple[Baseline, ...]] = {
 }
 
 
+def baselines_of(task: Task) -> tuple[Baseline, ...]:
+    """The baselines that can answer a task."""
+    return _BASELINES[task]
+
+
 class Evaluation(Frozen):
     """What the candidate is compared with, on the same test rows."""
 
     baselines: tuple[Baseline, ...] = ()
     """What the candidate is compared with."""
+    compare: tuple[Name, ...] = ()
+    """Other recipes whose champions answer the same rows; they count as baselines."""
     descriptions: dict[str, str] = Field(default={})
     """What each class means in words: the untuned base picks the class with the nearest embedding."""
     shots: int = Field(default=4, ge=1, le=64)
-    """Examples from the training split in the prompt of the baseline `few_shot`."""
+    """Examples from the training split that the baseline `few_shot` is shown; of classes, so many of each."""
     max_new_tokens: int = Field(default=128, ge=1, le=8192)
     """Longest answer that is generated (task sft)."""
     max_rows: int | None = Field(default=None, ge=1)
     """Evaluate at most this many test rows, the same ones every time; null: all."""
+    seeds: int = Field(default=0, ge=0, le=20)
+    """Trains the candidate this many more times with other seeds, and scores them too: what chance alone does."""
     exclude_seen: bool = False
     """Leaves test rows out that an earlier champion was trained on; otherwise they are a slice of the report."""
     resamples: int = Field(default=2000, ge=100, le=100_000)
@@ -75,6 +85,8 @@ class Floor(Frozen):
     """What is measured on the test rows."""
     direction: Literal["higher", "lower"]
     """Which way is better."""
+    source: Name | None = None
+    """Asked of the test rows of this source only; null: of all."""
     limit: float
     """The whole interval must reach it."""
 
@@ -87,6 +99,8 @@ class BeatsBaselines(Frozen):
     """What is measured on the test rows."""
     direction: Literal["higher", "lower"]
     """Which way is better."""
+    source: Name | None = None
+    """Asked of the test rows of this source only; null: of all."""
     margin: float = Field(ge=0)
     """The paired gain over every baseline must be larger, with its whole interval."""
 
@@ -99,6 +113,8 @@ class BeatsChampion(Frozen):
     """What is measured on the test rows."""
     direction: Literal["higher", "lower"]
     """Which way is better."""
+    source: Name | None = None
+    """Asked of the test rows of this source only; null: of all."""
     margin: float = Field(ge=0)
     """The paired gain over the champion must be larger, with its whole interval."""
 
@@ -125,6 +141,8 @@ class Recipe(Frozen):
     """`<org>/<name>@<revision>`, `./folder`, `s3://bucket/prefix`, `pypi:<name>==<version>!<folder>`; pinned in recipes.lock."""
     training: Training = Training()
     """How a candidate is made."""
+    search: Search | None = None
+    """Which settings are tried before one is trained; null: those of `training`."""
     evaluation: Evaluation = Evaluation()
     """What it is compared with."""
     gate: Gate
@@ -134,6 +152,10 @@ class Recipe(Frozen):
     def _coherent(self) -> "Recipe":
         self.data.check(self.task)
         self.training.check(self.task)
+        if self.search:
+            self.search.check(self.training, self.task)
+        if unknown := set(self.training.sources) - set(self.data.sources):
+            raise ValueError(f"training.sources names {', '.join(sorted(unknown))}, which data.sources does not")
         described, classes = set(self.evaluation.descriptions), set(self.data.classes)
         if wrong := [name for name in self.evaluation.baselines if name not in _BASELINES[self.task]]:
             known = ", ".join(_BASELINES[self.task])
@@ -147,10 +169,19 @@ class Recipe(Frozen):
             raise ValueError("the baseline 'vader' needs three classes: negative, neutral, positive, in this order")
         for criterion in self.gate.criteria:
             self._check_metric(criterion.metric, criterion.direction)
+            if criterion.source is not None and criterion.source not in self.data.sources:
+                raise ValueError(f"gate asks of source {criterion.source!r}, which data.sources does not name")
         needs_baseline = any(c.kind == "beats_baselines" for c in self.gate.criteria)
-        if needs_baseline and not self.evaluation.baselines:
-            raise ValueError("gate asks for beats_baselines, but evaluation.baselines is empty")
+        if needs_baseline and not (self.evaluation.baselines or self.evaluation.compare):
+            raise ValueError("gate asks for beats_baselines, but evaluation.baselines is empty, and compare too")
+        if self.name in self.evaluation.compare:
+            raise ValueError("evaluation.compare names this recipe itself; its own champion is compared with anyway")
         return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the settings of the candidate are found by trying several."""
+        return self.search is not None or self.training.method == "auto"
 
     def _check_metric(self, metric: Metric, direction: str) -> None:
         if metric == "pearson_r" and self.data.fields.label and self.data.label.neutral_band is None:

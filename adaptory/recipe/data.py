@@ -25,7 +25,8 @@ class Source(Frozen):
     """One stream of rows; its name in the recipe becomes the slice column `source`."""
 
     uri: str = Field(min_length=1)
-    """A local file, folder or glob (starts with `./` or `/`), `s3://<bucket>/<prefix>`, or `pypi:<name>==<version>!<glob>`."""
+    """A local file, folder or glob (starts with `./` or `/`), `s3://<bucket>/<prefix>`, `pypi:<name>==<version>!<glob>`,
+    or `champion:<recipe>!<split>[!<rows>]`: pairs of the right answers and the worse ones of that recipe's champion (jsonl)."""
     sha256: Digest | None = None
     """Digest of the archive, of the one file, or of the list of files; needed for `pypi:`. Other bytes are refused."""
     format: Literal["csv", "tsv", "jsonl", "parquet", "datasets", "po"]

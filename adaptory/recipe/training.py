@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue
 from adaptory.recipe.data import Task
 from adaptory.recipe.frozen import Frozen, Name, Share
 
-Method = Literal["lora", "rslora", "dora", "pissa", "qlora", "ia3", "prompt_tuning", "full", "freeze", "head"]
+Method = Literal["auto", "lora", "rslora", "dora", "pissa", "qlora", "ia3", "prompt_tuning", "full", "freeze", "head"]
 ADAPTERS: tuple[Method, ...] = ("lora", "rslora", "dora", "pissa", "qlora", "ia3", "prompt_tuning")
 ROW_TASKS: tuple[Task, ...] = ("classification", "pair_classification", "regression")
 
@@ -16,11 +16,16 @@ class Training(Frozen):
     """How a candidate is made from the base: what of it trains, in which order, at which rate."""
 
     method: Method = "lora"
-    """`full` network; `freeze` all but the top blocks (or named layers); `head` only; or an adapter on the frozen base."""
+    """`full` network; `freeze` all but the top blocks (or named layers); `head` only; an adapter on the frozen base; or `auto`:
+    several are tried on a third of the rows, and the cheapest of those as good as the best is taken."""
     objective: Literal["dpo", "reward"] = "dpo"
     """What is learned from preferences: to answer like the chosen one (`dpo`), or to score answers (`reward`)."""
     start: Name | None = None
     """Another recipe on the same base whose champion's adapter this one starts from; null: a fresh one."""
+    sources: tuple[Name, ...] = ()
+    """Learn (and validate) only from rows of these sources; empty: all. The evaluation reads all of them."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Learn from at most this many rows, the same ones every time; null: all."""
     rank: int = Field(default=16, ge=1, le=512)
     """Width of the adapters (LoRA and its kin): more learns more and costs little."""
     alpha: int = Field(default=32, ge=1)
@@ -78,14 +83,16 @@ class Training(Frozen):
 
     def check(self, task: Task) -> None:
         """Raises ValueError for settings that cannot go together."""
-        if self.layers and self.method != "freeze":
+        if self.layers and self.method not in ("freeze", "auto"):
             raise ValueError(f"training.layers names parameters for method 'freeze', but the method is {self.method!r}")
         if self.method == "freeze" and not (self.layers or self.top_layers):
             raise ValueError("method 'freeze' needs training.top_layers or training.layers: what may train")
         if self.method == "head" and task not in ROW_TASKS and not (task == "preference" and self.objective == "reward"):
             raise ValueError(f"method 'head' needs a task with a head of its own, and {task!r} has none")
-        if self.peft and self.method not in ADAPTERS:
+        if self.peft and self.method not in (*ADAPTERS, "auto"):
             raise ValueError(f"training.peft configures adapters, but method {self.method!r} makes none")
+        if self.method == "auto" and (self.peft or self.layers):
+            raise ValueError("method 'auto' tries several methods; training.peft and training.layers are of one of them")
         if self.start and self.method not in ADAPTERS:
             raise ValueError(f"training.start goes on from an adapter, but method {self.method!r} makes none")
         if self.start and self.method in ("pissa", "prompt_tuning"):
@@ -94,7 +101,7 @@ class Training(Frozen):
             raise ValueError(f"training.class_weights needs classes, and task {task!r} has none")
         if self.packing and (task not in ("sft", "text") or self.method == "prompt_tuning"):
             raise ValueError("training.packing is for the tasks sft and text on a causal base, without prompt_tuning")
-        if self.cache_trunk and not (self.top_layers or self.method == "head"):
+        if self.cache_trunk and not (self.top_layers or self.method in ("head", "auto")):
             raise ValueError("training.cache_trunk needs training.top_layers: only blocks that never change can be cached")
         if self.cache_trunk and self.method == "prompt_tuning":
             raise ValueError("training.cache_trunk cannot go with prompt_tuning, which changes the input of every block")

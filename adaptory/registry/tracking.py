@@ -15,6 +15,7 @@ from adaptory import fingerprint
 from adaptory.gate import Evidence, Verdict
 from adaptory.registry.promotion import git_commit
 from adaptory.run import Run
+from adaptory.search import Choice, Trial
 from adaptory.training.candidate import Candidate
 from adaptory.training.curve import CURVE
 from adaptory.workspace import Workspace
@@ -44,6 +45,32 @@ def open_run(run: Run, flow_run: str | None) -> str:
     _log_parameters(mlflow, run_id, run)
     _log_datasets(mlflow, run_id, run)
     return run_id
+
+
+def open_child(now: Run, parent: str, one: Trial) -> str:
+    """The id of the MLflow run for a trial of a search, below the run of the whole; found again like its parent."""
+    mlflow, key = client(now.workspace), f"{parent}/{now.training_key}"
+    experiment = experiment_id(mlflow, now.workspace, now.recipe.name)
+    if found := mlflow.search_runs([experiment], filter_string=f"tags.`adaptory.key` = '{key}'", max_results=1):
+        return str(found[0].info.run_id)
+    named = {"adaptory.key": key, "mlflow.parentRunId": parent, "adaptory.trial": str(one.number)}
+    run_id = str(mlflow.create_run(experiment, run_name=f"trial-{one.number}", tags=named).info.run_id)
+    _log_flat(mlflow, run_id, {"training": now.settings.model_dump(mode="json"), "trial": one.name})
+    return run_id
+
+
+def close_children(run: Run, made: Choice) -> None:
+    """What came of each trial, in its run: the chosen one is tagged."""
+    mlflow = client(run.workspace)
+    experiment = experiment_id(mlflow, run.workspace, run.recipe.name)
+    for one in made.tried:
+        wanted = f"tags.`adaptory.key` LIKE '%{run.trained_with(one.trial.training).training_key}'" if one.trial.training else ""
+        for child in mlflow.search_runs([experiment], filter_string=wanted) if wanted else ():
+            if "mlflow.parentRunId" in child.data.tags:
+                numbers = one.model_dump(include={"score", "share", "seconds", "flops", "trainable", "latency"})
+                log_metrics(run.workspace, child.info.run_id, {f"trial/{name}": value for name, value in numbers.items()})
+                mlflow.set_tag(child.info.run_id, "adaptory.chosen", str(one.trial.number == made.chosen).lower())
+                mlflow.set_terminated(child.info.run_id, "FAILED" if one.failed else "FINISHED")
 
 
 def experiment_id(mlflow: Any, workspace: Workspace, name: str) -> str:
@@ -144,11 +171,15 @@ def close_run(workspace: Workspace, run_id: str, verdict: Verdict, folder: Path)
     mlflow.set_terminated(run_id, "FINISHED")
 
 
-def _log_parameters(mlflow: Any, run_id: str, run: Run) -> None:
+def _log_flat(mlflow: Any, run_id: str, values: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    flat = dict(_flatten(run.recipe.model_dump(mode="json", exclude={"data": {"sources"}})))
+    flat = dict(_flatten(values))
     mlflow.log_batch(run_id, params=[Param(name, str(value)[:6000]) for name, value in flat.items()])
+
+
+def _log_parameters(mlflow: Any, run_id: str, run: Run) -> None:
+    _log_flat(mlflow, run_id, run.recipe.model_dump(mode="json", exclude={"data": {"sources"}}))
     mlflow.log_dict(run_id, run.recipe.model_dump(mode="json"), "recipe.json")
     mlflow.log_dict(run_id, run.dataset.model_dump(mode="json"), "dataset.json")
 
@@ -171,7 +202,7 @@ def _log_datasets(mlflow: Any, run_id: str, run: Run) -> None:
 
 
 def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flatten(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):

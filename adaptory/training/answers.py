@@ -58,9 +58,11 @@ def pairs(model: Any, goal: Objective, rows: Sequence[Example], trunk: Any = Non
 
 
 def generate(
-    model: Any, made: Renderer, prompts: Sequence[list[int]], longest: int, tell: Callable[[int], None] = lambda done: None
-) -> tuple[list[str], list[bool]]:
+    model: Any, made: Renderer, prompts: Sequence[list[int]], longest: int, tell: Callable[[int], None] = lambda done: None,
+    draw: int | None = None,
+) -> tuple[list[str], list[bool]]:  # fmt: skip
     """The most likely answer to each prompt, token by token, at most `longest` tokens; and whether it stopped by itself.
+    With `draw`, a seed, a random answer instead, each token as likely as the model thinks it is.
 
     Prompts of similar length are answered together, padded on the left; the same answers as one at a time.
     """
@@ -69,7 +71,7 @@ def generate(
     texts, stopped = [""] * len(prompts), [False] * len(prompts)
     device, done = next(model.parameters()).device, 0
     budget = [len(prompt) + longest for prompt in prompts]
-    stops = _stops(model, made)
+    stops = _stops(model, made, random=draw is not None)
     model.eval()
     with torch.inference_mode(), devices.computing(device, "auto"):
         for places in sorted_batches(budget, max(_GENERATED, max(budget, default=1))):
@@ -81,6 +83,8 @@ def generate(
                 begin = 0 if made.kind == "seq2seq" else width - len(prompts[place])
                 ids[row, begin : begin + len(prompts[place])] = torch.tensor(prompts[place])
                 mask[row, begin : begin + len(prompts[place])] = 1
+            if draw is not None:
+                torch.manual_seed(draw * 1_000_003 + done)
             said = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=longest)
             new = said[:, 1 if made.kind == "seq2seq" else width :].tolist()
             for place, tokens in zip(places, new, strict=True):
@@ -91,7 +95,7 @@ def generate(
     return texts, stopped
 
 
-def _stops(model: Any, made: Renderer) -> set[int]:
+def _stops(model: Any, made: Renderer, *, random: bool) -> set[int]:
     """The tokens that end an answer: ours, and those the base itself ends with.
 
     The base's other habits (penalties, sampling, forced tokens) are set aside: they would make an answer depend on its batch.
@@ -102,7 +106,7 @@ def _stops(model: Any, made: Renderer) -> set[int]:
     own = inner.generation_config.eos_token_id
     stops = {made.stop, *(own if isinstance(own, list) else [own] if own is not None else [])}
     plain = GenerationConfig(
-        do_sample=False, num_beams=1, eos_token_id=sorted(stops), pad_token_id=made.pad,
+        do_sample=random, top_k=0 if random else None, num_beams=1, eos_token_id=sorted(stops), pad_token_id=made.pad,
         bos_token_id=inner.generation_config.bos_token_id, decoder_start_token_id=inner.generation_config.decoder_start_token_id,
     )  # fmt: skip
     for one in (model, inner):

@@ -59,7 +59,8 @@ def finished(run: Run) -> Candidate:
     """The run's finished candidate. Raises StageError if it is not trained yet."""
     if found := read(run.candidate_folder):
         return found
-    raise StageError(f"no trained candidate for {run.recipe.name!r}; run: adaptory stage train {run.recipe.name}")
+    name, seed = run.recipe.name, run.settings.seed
+    raise StageError(f"no trained candidate of seed {seed} for {name!r}; run: adaptory stage train {name} --seed {seed}")
 
 
 def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0) -> Candidate:
@@ -89,10 +90,10 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
         fresh = run.candidate_folder.with_name(f".{run.candidate_folder.name}")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        settings = run.recipe.training
+        settings = run.settings
         digest = adapter.save(work.model, settings, fresh, run.recipe.base, run.dataset.base, facts.first)
         facts.renderer.tokenizer.save_pretrained(fresh)
-        certificate.write_golden(work, fresh, run.workspace.data(run.recipe.name) / "base", run.dataset.base, run.recipe)
+        certificate.write_golden(work, fresh, run.workspace.data(run.recipe.name) / "base", run.dataset.base, run)
         (fresh / xray.XRAY).write_text(facts.xray, encoding="utf-8")
         curve.write(fresh, curve.told(work.folder))
         trainable, total = methods.count(work.model)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptory.errors import StageError
-from adaptory.recipe import Recipe
+from adaptory.run import Run
 from adaptory.training import adapter, forward, network, objectives, render
 from adaptory.training.candidate import Candidate
 from adaptory.training.work import Work
@@ -17,7 +17,7 @@ _ROWS = 8
 _PISSA = 1e-2  # PiSSA's adapter is written as one of the untouched base: equal up to rounding of the whole weight
 
 
-def write_golden(work: Work, folder: Path, base: Path, digest: str, recipe: Recipe) -> None:
+def write_golden(work: Work, folder: Path, base: Path, digest: str, run: Run) -> None:
     """Keeps what the trained model says of a few rows beside its adapter.
 
     Raises StageError unless the saved adapter, loaded into a fresh model, says exactly the same.
@@ -27,9 +27,9 @@ def write_golden(work: Work, folder: Path, base: Path, digest: str, recipe: Reci
     text = json.dumps({"rows": [asdict(row) for row in rows], "answers": golden})
     (folder / GOLDEN).write_text(text, encoding="utf-8")
     work.model.cpu()  # makes room on the device for the second one
-    again = adapter.load(folder, base, digest, recipe.task, recipe.training, recipe.data.classes)
+    again = adapter.load(folder, base, digest, run.recipe.task, run.settings, run.recipe.data.classes)
     worst = _worst(golden, golden_answers(work.goal, again, rows))
-    if not worst <= (_PISSA if recipe.training.method == "pissa" else 0.0):
+    if not worst <= (_PISSA if run.settings.method == "pissa" else 0.0):
         raise StageError(f"the saved adapter answers otherwise than the trained one (largest difference {worst:.3g})")
 
 

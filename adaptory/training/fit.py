@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 
-from adaptory.errors import Preempted, StageError
+from adaptory.errors import Preempted, TrainingError
 from adaptory.training import devices, preemption
 from adaptory.training.objectives import losses
 from adaptory.training.schedules import rate
@@ -16,7 +16,7 @@ def fit(work: Work, until: int | None = None) -> State:
     """Trains the model's trainable weights and leaves it with those of the best epoch.
 
     With `until`, it pauses after that step, with the weights of that step and a checkpoint: called again, it goes on as if
-    it had not paused. Ties keep the earlier epoch. Raises StageError, before the optimizer moves, when loss or gradient is
+    it had not paused. Ties keep the earlier epoch. Raises TrainingError, before the optimizer moves, when loss or gradient is
     not finite, and Preempted after saving a checkpoint when SIGTERM came.
     """
     settings = work.goal.settings
@@ -65,7 +65,7 @@ def _step(work: Work, state: State, window: Sequence[int]) -> bool:
     norm = torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm).item()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         rows = ", ".join(work.train[row].row for row in window[:8])
-        raise StageError(
+        raise TrainingError(
             f"training step {state.step + 1}: loss {loss}, gradient norm {norm}; stopped before the weights moved. "
             f"Lower training.learning_rate ({settings.learning_rate}), or look at these rows: {rows}"
         )
@@ -139,10 +139,10 @@ def is_memory(fault: Exception) -> bool:
 
 
 def _halve(work: Work, state: State) -> None:
-    """Makes room for one more try at half the micro-batch and the same window. Raises StageError the second time."""
+    """Makes room for one more try at half the micro-batch and the same window. Raises TrainingError the second time."""
     state.optimizer.zero_grad(set_to_none=True)
     if state.halved:
-        raise StageError(
+        raise TrainingError(
             f"out of memory at training step {state.step + 1} also with {state.micro_tokens} tokens at once; "
             "lower training.micro_tokens, top_layers or max_tokens"
         )

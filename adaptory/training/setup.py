@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptory.data import read_split
-from adaptory.errors import RecipeError
+from adaptory.data import read_split, some_rows
+from adaptory.errors import DataError, RecipeError
 from adaptory.recipe.training import Training
 from adaptory.run import Run
 from adaptory.training import adapter, answers, devices, network, objectives, render, xray
@@ -26,13 +26,13 @@ class Facts:
 
 def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tuple[Work, Facts]:
     """Everything a training is made of, and the facts its card will need."""
-    workspace, recipe, settings = run.workspace, run.recipe, run.recipe.training
+    workspace, recipe, settings = run.workspace, run.recipe, run.settings
     base = workspace.data(recipe.name) / "base"
     adapter.check_base(base, run.dataset.base)
     emit({"event": "stage", "what": "reading the rows"})
     made = render.renderer(base, recipe.task, settings, network.config_of(base))
-    train, left = render.examples(made, recipe, read_split(workspace, recipe.name, "train"))
-    validation, more = render.examples(made, recipe, read_split(workspace, recipe.name, "validation"))
+    train, left = render.examples(made, recipe, rows_of(run, "train"))
+    validation, more = render.examples(made, recipe, rows_of(run, "validation"))
     goal = objectives.objective(recipe.task, settings, made, train, len(recipe.data.classes))
     _check_fits(goal, made, settings)
     emit({"event": "stage", "what": "loading the base"})
@@ -57,16 +57,29 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
     return work, Facts(made, first, first_digest, len(left) + len(more), page)
 
 
+def rows_of(run: Run, split: str) -> Any:
+    """The rows of a split that may be learned from, as training.sources and training.max_rows say. Raises DataError if none."""
+    import polars
+
+    table, settings = read_split(run.workspace, run.recipe.name, split), run.settings
+    if settings.sources:
+        table = table.filter(polars.col("source").is_in(settings.sources))
+    if not table.height:
+        raise DataError(f"split {split!r} has no row of training.sources ({', '.join(settings.sources)}); name others")
+    return some_rows(table, settings.max_rows)
+
+
 def _trunk(run: Run, model: Any, goal: Any, made: Any, train: Sequence[Any], validation: Sequence[Any], emit: Any) -> Any:
     from adaptory import fingerprint
     from adaptory.training import trunk
 
     count = network.block_count(model)
-    cut = count if run.recipe.training.method == "head" else network.lowest_trained_block(model, run.recipe.training.top_layers)
+    settings = run.settings
+    cut = count if settings.method == "head" else network.lowest_trained_block(model, settings.top_layers)
     if cut == 0:
         return None
     _check_untouched(model, cut)
-    key = trunk.key(run.dataset.base, made.digest, cut, quantised=run.recipe.training.method == "qlora")
+    key = trunk.key(run.dataset.base, made.digest, cut, quantised=settings.method == "qlora")
     found = trunk.Trunk(model, cut, run.workspace.cache / "trunk" / fingerprint.short(key))
     sequences = [one for rows in (train, validation) for one in trunk.sequences_of(goal, rows)]
     if not devices.rank():
@@ -109,7 +122,7 @@ def _go_on_from(run: Run, model: Any) -> None:
     from adaptory.training.candidate import CARD, Candidate
 
     store = open_store(run.workspace.store)
-    name = run.recipe.training.start
+    name, settings = run.settings.start, run.settings
     assert name is not None
     record = next(one for one in ledger.history(store, name) if one.release == run.start)
     if devices.rank():
@@ -123,7 +136,7 @@ def _go_on_from(run: Run, model: Any) -> None:
             f"training.start: {name} v{record.version} is on base {theirs.base_digest}, this recipe on {run.dataset.base}"
         )
     same = ("method", "rank", "alpha", "top_layers", "peft")
-    if unlike := [key for key in same if getattr(theirs.training, key) != getattr(run.recipe.training, key)]:
+    if unlike := [key for key in same if getattr(theirs.training, key) != getattr(settings, key)]:
         told = ", ".join(f"{key} {getattr(theirs.training, key)}" for key in unlike)
         raise RecipeError(f"training.start: {name} v{record.version} was trained with {told}; this recipe must be too")
     adapter.start_from(model, folder, f"{name} v{record.version}")

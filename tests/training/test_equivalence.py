@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptory.training import adapter, curve, forward, objectives
+from adaptory.training import adapter, curve, fit, forward, objectives, validate
 from tests.support import ROOT
 from tests.training.toys import base, trajectory, work
 
@@ -131,6 +131,17 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     assert [one.returncode for one in both] == [0, 0], told[0][-2000:] + told[1][-2000:]
     together = [event["loss"] for event in curve.told(tmp_path / "b" / "checkpoints") if event["event"] == "step"]
     close(together, alone)  # as many losses as one process told: the other one is silent
+
+
+def test_a_training_that_pauses_on_the_way_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    whole = run(tmp_path / "a", "classification", "encoder", dropout=0.2)
+    for steps in (3, 11):  # in the first epoch, and in the second
+        one = work(tmp_path / "b", "classification", "encoder", dropout=0.2)
+        assert fit.fit(one, steps).step == steps
+        validate.validate(one.goal, one.model, one.validation)  # what a search looks at changes nothing
+    one = work(tmp_path / "b", "classification", "encoder", dropout=0.2)
+    assert fit.begin(one).step == 11, "it goes on, and does not begin again"
+    assert (trajectory(one), adapter.digest_of_weights(one.model)) == whole
 
 
 def test_the_trajectory_is_pinned(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""A champion as a source: its own answers to rows of its recipe, beside the right ones, as pairs to learn preferences from.
+
+The rejected answer is the worse (by chrF) of two samples of the champion, as in Chen et al. 2024 (self-play) with a person's
+answer as the chosen one. What the registry and the evaluation offer is imported late: they stand on this package.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from adaptory import fingerprint, storage
+from adaptory.data.dataset import CARD, read_split, some_rows
+from adaptory.errors import DataError
+from adaptory.workspace import Workspace
+
+FILE = "pairs.jsonl"
+_SAMPLES, _SEED = 2, 0
+
+
+def state(workspace: Workspace, place: storage.Champion) -> dict[str, str]:
+    """The one file there is, and what it depends on: who is champion, and on which rows it is asked. Raises DataError."""
+    from adaptory.registry import head
+
+    record = head(storage.open_store(workspace.store), place.recipe)
+    if record is None:
+        raise DataError(f"{place.recipe!r} has no champion yet to draw answers from; run: adaptory retrain {place.recipe}")
+    card = workspace.data(place.recipe) / "splits" / CARD
+    if not card.is_file():
+        raise DataError(f"no prepared data for {place.recipe!r} to ask its champion; run: adaptory prepare {place.recipe}")
+    facts = {"release": record.release, "rows": fingerprint.of_file(card), "split": place.split, "most": place.rows}
+    return {FILE: fingerprint.of_json(facts)}
+
+
+def bring(workspace: Workspace, place: storage.Champion, target: Path) -> None:
+    """Writes the pairs: `id`, `prompt`, `chosen`, `rejected`. Raises DataError when the recipe's task writes no answers."""
+    from adaptory.registry import head
+    from adaptory.release.serving import load_release
+    from adaptory.training.answers import generate
+
+    record = head(storage.open_store(workspace.store), place.recipe)
+    assert record is not None, "its state was asked for before"
+    model = load_release(storage.open_store(workspace.store), record, workspace.root, workspace.cache)
+    if model.candidate.objective != "tokens" or model.candidate.task != "sft":
+        raise DataError(f"champion:{place.recipe} cannot be a source: its task {model.candidate.task!r} writes no answers")
+    table = some_rows(read_split(workspace, place.recipe, place.split), place.rows)
+    asked = [(row, chat) for row, text in table.select("row", "messages").iter_rows() if len(chat := json.loads(text)) == 2]
+    prompts = [model.made.prompt(chat[:-1]) for _, chat in asked]
+    longest = model.facts["longest"]
+    drawn = [generate(model.model, model.made, prompts, longest, draw=_SEED + number)[0] for number in range(_SAMPLES)]
+    with target.open("w", encoding="utf-8") as out:
+        for (row, chat), *said in zip(asked, *drawn, strict=True):
+            question, right = (message["content"] for message in chat)
+            if (worse := _worse(said, right)) is not None:
+                pair = {"id": row, "prompt": question, "chosen": right, "rejected": worse}
+                out.write(json.dumps(pair, ensure_ascii=False) + "\n")
+
+
+def _worse(said: list[str], right: str) -> str | None:
+    """The sample farthest from the right answer; None if all say nothing, or exactly what is right."""
+    other = [text.strip() for text in said if text.strip() not in ("", right.strip())]
+    return min(other, key=lambda text: (_likeness(text, right), text), default=None)
+
+
+def _likeness(text: str, right: str) -> Any:
+    from sacrebleu import sentence_chrf
+
+    return sentence_chrf(text, [right]).score

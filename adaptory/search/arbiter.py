@@ -1,0 +1,154 @@
+"""The arbiter of methods: the usual ones on the same rows, from asking the base to training all of it.
+
+Each trains on the same third of the rows, by the same schedule; all answer the same validation rows. The cheapest of
+those that the best is not measurably ahead of is proposed.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from adaptory.data import read_split, some_rows
+from adaptory.errors import StageError
+from adaptory.evaluation import baselines, metrics, respond
+from adaptory.evaluation.evaluate import reference, truth_of
+from adaptory.evaluation.measures import MEASURES
+from adaptory.evaluation.report import NAMES
+from adaptory.evaluation.scores import Answers
+from adaptory.gate.evidence import Difference, ModelScores
+from adaptory.recipe import LOWER
+from adaptory.recipe.training import ROW_TASKS, Training
+from adaptory.run import Run
+from adaptory.search.choice import Choice, Trial, Tried
+from adaptory.storage import open_store
+from adaptory.training.candidate import read as read_candidate
+
+_PART = 3  # of the rows are learned from, one in so many
+_CALMER = 0.1  # of the adapters' rate, for weights of the base (Schulman et al. 2025, LoRA Without Regret)
+
+
+def contestants(run: Run) -> tuple[Trial, ...]:
+    """What is tried for this task on this base, the cheapest kind first."""
+    from adaptory.training import network
+
+    recipe = run.recipe
+    own, asked = recipe.training, baselines.possible(recipe)
+    blocks = int(network.config_of(run.workspace.data(recipe.name) / "base").num_hidden_layers)
+    top = own.top_layers or max(1, blocks // 3)
+    count = _learnable(run)
+    most = -(-min(own.max_rows or count, count) // _PART)
+    plain = {"max_rows": most, "cache_trunk": False, "top_layers": None}
+    calm = {"learning_rate": own.learning_rate * _CALMER}
+    kept = {"top_layers": top, "cache_trunk": top < blocks and not own.packing and _stays(run)}
+    tried: dict[str, dict[str, Any]] = {}
+    if recipe.task in ROW_TASKS or (own.objective == "reward" and recipe.task == "preference"):
+        tried["linear probe"] = {"method": "head", "cache_trunk": kept["cache_trunk"]}
+    tried[f"LoRA, top {top} of {blocks}"] = {"method": "lora", **kept}
+    tried["LoRA, every block"] = {"method": "lora"}
+    tried[f"top {top} of {blocks} blocks"] = {"method": "freeze", **kept, **calm}
+    tried["the whole network"] = {"method": "full", **calm}
+    ways: list[tuple[str, Training | None, str | None]] = [(NAMES[name], None, name) for name in asked]
+    ways += [(name, own.model_copy(update=plain | values), None) for name, values in tried.items()]
+    return tuple(Trial(number=n, name=name, training=made, baseline=base) for n, (name, made, base) in enumerate(ways))
+
+
+def _learnable(run: Run) -> int:
+    """About how many rows there are to learn from."""
+    count, card = run.dataset.rows("train"), run.dataset.card
+    wanted = sum(card.sources[name] for name in run.recipe.training.sources or card.sources)
+    return max(1, count * wanted // sum(card.sources.values()))
+
+
+def _stays(run: Run) -> bool:
+    """Whether frozen blocks give the same in every epoch, so that it can be kept."""
+    from adaptory.training import network
+    from adaptory.training.render import kind_of
+
+    kind = kind_of(network.config_of(run.workspace.data(run.recipe.name) / "base"))
+    return kind != "seq2seq" and not (kind == "encoder" and run.recipe.task == "text")
+
+
+def weigh(run: Run, emit: Callable[[dict[str, Any]], None]) -> Choice:
+    """The choice among the contestants that were trained. Raises StageError when one was not."""
+    recipe, place = run.recipe, run.workspace
+    train = read_split(place, recipe.name, "train")
+    rows = some_rows(read_split(place, recipe.name, "validation"), recipe.evaluation.max_rows)
+    several, answers, latency = contestants(run), [], []
+    for one in several:
+        emit({"event": "stage", "what": f"{one.name} on {rows.height:,} validation rows"})
+        given, took = _answers(run, one, train, rows)
+        answers.append(given)
+        latency.append(1000 * took / rows.height)
+    main = recipe.metrics[0]
+    truth = truth_of(recipe, rows, {})
+    asked = (truth, recipe.data.classes, recipe.evaluation)
+    models, _ = _compared(*asked, answers, main)
+    values = [model.metrics[main].value for model in models]
+    sign = -1 if main in LOWER else 1
+    best = max((n for n, value in enumerate(values) if value is not None), key=lambda n: sign * (values[n] or 0))
+    # Everyone's distance to the best, on the same draws of rows.
+    _, gaps = _compared(*asked, [answers[best], *(a for n, a in enumerate(answers) if n != best)], main)
+    behind = {gap.other: gap.estimate for gap in gaps}
+    tried = []
+    for number, (one, model) in enumerate(zip(several, models, strict=True)):
+        found, gap = model.metrics[main], behind.get(model.name)
+        ahead = (gap.low, gap.high) if gap and gap.low is not None and gap.high is not None else None
+        tried.append(Tried(
+            trial=one, share=1.0, score=found.value, low=found.low, high=found.high, behind=ahead, latency=latency[number],
+            **_cost(run, one),
+        ))  # fmt: skip
+    return _proposed(run, tuple(tried), best, MEASURES[main].title, rows.height, sign)
+
+
+def _compared(truth: Any, classes: Any, settings: Any, answers: list[Answers], main: Any) -> tuple[
+    tuple[ModelScores, ...], tuple[Difference, ...]
+]:  # fmt: skip
+    return metrics.compare(truth, answers, [main], classes, settings.resamples, settings.confidence, settings.seed)
+
+
+def _answers(run: Run, one: Trial, train: Any, rows: Any) -> tuple[Answers, float]:
+    """What a contestant says of the rows, and the seconds it took (a model is loaded before)."""
+    recipe, base = run.recipe, run.workspace.data(run.recipe.name) / "base"
+    began = time.monotonic()
+    if one.baseline:
+        found = baselines.ALL[one.baseline](baselines.Ask(recipe, train, rows, base, lambda done: None))
+        return found, time.monotonic() - began
+    made = run.trained_with(one.settings)
+    candidate = read_candidate(made.candidate_folder)
+    if candidate is None:
+        raise StageError(f"trial {one.number} ({one.name}) is not trained; run: adaptory stage choose {recipe.name}")
+    loaded = respond.load(made.candidate_folder, base, candidate)
+    held = reference(made, open_store(run.workspace.store), candidate, base, loaded)
+    began = time.monotonic()
+    return respond.respond(str(one.number), "candidate", loaded, recipe, rows, held), time.monotonic() - began
+
+
+def _cost(run: Run, one: Trial) -> dict[str, Any]:
+    if one.training is None:
+        return {}
+    made = read_candidate(run.trained_with(one.settings).candidate_folder)
+    assert made is not None
+    return {"seconds": made.seconds, "flops": made.flops, "trainable": made.trainable_parameters}
+
+
+def _proposed(run: Run, tried: tuple[Tried, ...], best: int, measured: str, rows: int, sign: int) -> Choice:
+    """The cheapest of those that the best is not measurably ahead of; something must be trained."""
+
+    def as_good(number: int) -> bool:
+        gap = tried[number].behind
+        return number == best or (gap is not None and (gap[0] <= 0 if sign > 0 else gap[1] >= 0))
+
+    equals = [number for number in range(len(tried)) if as_good(number)]
+    trained = [number for number in equals if tried[number].trial.training]
+    untrained = [tried[number].trial.name for number in equals if number not in trained]
+    if not trained:  # asking is ahead of all: the gate will say so; the best of the trained ones stands against it
+        numbers = [n for n in range(len(tried)) if tried[n].trial.training and tried[n].score is not None]
+        trained = [max(numbers, key=lambda n: sign * (tried[n].score or 0))]
+    number = min(trained, key=lambda n: (tried[n].flops, n))
+    winner = tried[number].trial
+    reason = f"{winner.name}: the cheapest that {tried[best].trial.name} is not measurably ahead of" * (number != best)
+    reason = reason or f"{winner.name}: measurably ahead of everything cheaper"
+    if untrained:
+        reason += f"; {' and '.join(untrained)} would do without training"
+    settings = winner.settings.model_copy(update={"max_rows": run.recipe.training.max_rows})
+    return Choice(measured=measured, rows=rows, tried=tried, chosen=number, training=settings, reason=reason)

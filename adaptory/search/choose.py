@@ -1,0 +1,119 @@
+"""Choosing the settings of a candidate: trials are trained, compared on the validation rows, and one is left.
+
+Who trains is handed in: the flow gives every trial a Prefect task, a person at a terminal trains one after the other.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from adaptory.errors import StageError
+from adaptory.run import Run
+from adaptory.search import arbiter, choice, halving, space
+from adaptory.search.choice import Choice, Trial, Tried
+from adaptory.training import pause
+from adaptory.training.candidate import read as read_candidate
+
+Emit = Callable[[dict[str, Any]], None]
+Train = Callable[[Sequence[Trial], int | None], None]  # these trials, as far as this rung; None: to the end
+
+
+def trials(run: Run) -> tuple[Trial, ...]:
+    """What the recipe tries: a function of it, and of how many blocks its base has."""
+    return space.trials(run.recipe) if run.recipe.search else arbiter.contestants(run)
+
+
+def choose(run: Run, train: Train, weigh: Callable[[], None]) -> Choice:
+    """The settings to train the candidate with; chosen once, and read again after that."""
+    if found := choice.read(run.search_folder):
+        return found
+    if run.recipe.search:
+        choice.write(run.search_folder, _halved(run, train))
+    else:
+        train([one for one in trials(run) if one.training], None)
+        weigh()
+    found = choice.read(run.search_folder)
+    assert found is not None
+    _forget(run, found)
+    return found
+
+
+def one_by_one(run: Run, emit: Emit, every: float) -> Choice:
+    """The same, here and now, one trial after the other."""
+
+    def train(several: Sequence[Trial], rung: int | None) -> None:
+        for one in several:
+            emit({"event": "stage", "what": f"trial {one.number}: {one.name}"})
+            train_trial(run, one.number, rung, emit, every)
+
+    made = choose(run, train, lambda: weigh(run, emit))
+    emit({"event": "stage", "what": f"chosen: {made.reason}"})
+    return made
+
+
+def train_trial(run: Run, number: int, rung: int | None, emit: Emit, every: float) -> None:
+    """Trains one trial as far as a rung, or to the end; nothing if that was done before."""
+    from adaptory.training.candidate import train
+
+    several = trials(run)
+    if not 0 <= number < len(several) or not several[number].training:
+        known = ", ".join(str(one.number) for one in several if one.training)
+        raise StageError(f"no trial {number} that trains in the search of {run.recipe.name!r}; there are {known}")
+    now = run.trained_with(several[number].settings)
+    if rung is None:
+        train(now, emit, every)
+    else:
+        pause.attempt(now, halving.rungs(len(several))[rung][0], emit, every)
+
+
+def weigh(run: Run, emit: Emit) -> None:
+    """Compares the methods that were trained on the validation rows, and keeps the choice."""
+    choice.write(run.search_folder, arbiter.weigh(run, emit))
+
+
+def _halved(run: Run, train: Train) -> Choice:
+    several = trials(run)
+    alive, told, rows = list(range(len(several))), {}, run.dataset.rows("validation")
+    for rung, (share, keep) in enumerate(halving.rungs(len(several))):
+        train([several[number] for number in alive], rung)
+        for number in alive:
+            told[number] = _tried(run, several[number], share)
+        alive = halving.best({number: told[number].score for number in alive}, keep)
+        if not alive:
+            raise StageError(f"every trial failed; the first: {told[0].failed}")
+    winner, first = told[alive[0]], told[0]
+    reason = f"trial {winner.trial.number} ({winner.trial.name}) is best of {len(several)}"
+    if first.failed:
+        reason += "; the recipe's own settings failed"
+    ranked = sorted(told.values(), key=lambda one: (-one.share, -(one.score if one.score is not None else float("-inf"))))
+    measured = _measured(run, winner)
+    return Choice(
+        measured=measured, rows=rows, tried=tuple(ranked), chosen=winner.trial.number, training=winner.trial.settings,
+        reason=reason,
+    )  # fmt: skip
+
+
+def _measured(run: Run, winner: Tried) -> str:
+    found = pause.read(run.trained_with(winner.trial.settings), winner.share)
+    assert found is not None
+    return found.measured if found.measured == "macro F1" else "minus validation loss"
+
+
+def _tried(run: Run, one: Trial, share: float) -> Tried:
+    found = pause.read(run.trained_with(one.settings), share)
+    if found is None:
+        raise StageError(f"trial {one.number} of {run.recipe.name!r} was not trained as far as {share:.0%}; run the search again")
+    return Tried(
+        trial=one, share=share, score=found.score, failed=found.failed, seconds=found.seconds, flops=found.flops,
+        trainable=found.trainable,
+    )  # fmt: skip
+
+
+def _forget(run: Run, made: Choice) -> None:
+    """Removes the checkpoints of trials that will not go on: they are as large as what they train."""
+    from adaptory.training import checkpoint
+
+    for one in made.tried:
+        if one.trial.training and one.trial.number != made.chosen:
+            now = run.trained_with(one.trial.settings)
+            if read_candidate(now.candidate_folder) is None:
+                checkpoint.forget(now.candidate_folder.with_name(f"{now.candidate_folder.name}.checkpoints"))

@@ -1,0 +1,55 @@
+"""The search as a table: what was tried, how good it was, what it cost."""
+
+from typing import Any
+
+from adaptory.search.choice import Choice, Tried
+
+
+def table(choice: Choice) -> list[dict[str, Any]]:
+    """A row for each trial, as a person reads it."""
+    weighed = any(one.latency is not None for one in choice.tried)
+    return [_weighed(choice, one) if weighed else _halved(choice, one) for one in choice.tried]
+
+
+def markdown(choice: Choice) -> str:
+    """The table and the choice, for the report."""
+    rows = table(choice)
+    head = [f"| {' | '.join(rows[0])} |", "|---|" + "---:|" * (len(rows[0]) - 1)]
+    lines = [f"| {' | '.join(str(cell) for cell in row.values())} |" for row in rows]
+    return "\n".join([*head, *lines]) + f"\n\nOn {choice.rows:,} validation rows. Chosen: {choice.reason}."
+
+
+def _weighed(choice: Choice, one: Tried) -> dict[str, Any]:
+    trained = one.trial.training is not None
+    return {
+        "method": _bold(choice, one),
+        choice.measured: _interval(one.score, one.low, one.high),
+        "the best is ahead by": _interval(None, *one.behind) if one.behind else "–",
+        "trained parameters": f"{one.trainable:,}" if trained else "–",
+        "training": f"{one.seconds:,.0f} s" if trained else "–",
+        "TFLOP": f"{one.flops / 1e12:,.1f}" if trained else "–",
+        "answer": f"{one.latency:,.1f} ms" if one.latency is not None else "–",
+    }
+
+
+def _halved(choice: Choice, one: Tried) -> dict[str, Any]:
+    return {
+        "trial": _bold(choice, one),
+        "trained": f"{one.share:.0%}",
+        choice.measured: f"{one.score:.4f}" if one.score is not None else "failed",
+        "training": f"{one.seconds:,.0f} s",
+        "TFLOP": f"{one.flops / 1e12:,.1f}",
+        "why it failed": one.failed or "",
+    }
+
+
+def _bold(choice: Choice, one: Tried) -> str:
+    name = f"{one.trial.number}: {one.trial.name}"
+    return f"**{name}**" if one.trial.number == choice.chosen else name
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "–"
+    form = ".1f" if max(abs(low), abs(high)) >= 10 else ".3f"
+    return f"[{low:{form}}, {high:{form}}]" if value is None else f"{value:{form}} [{low:{form}}, {high:{form}}]"

@@ -1,0 +1,75 @@
+"""A training that pauses part of the way, to be compared with others: how good it is so far."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adaptory.errors import PlanError, TrainingError
+from adaptory.recipe import Frozen
+from adaptory.run import Run
+
+
+class Pause(Frozen):
+    """How a training stood when a share of its steps was done. Without a score it cannot go on, and `failed` says why."""
+
+    schema_version: str = "pause/v1"
+    step: int
+    planned_steps: int
+    score: float | None
+    measured: str  # what the score is
+    failed: str | None = None
+    seconds: float  # of training, so far
+    flops: float
+    trainable: int  # parameters
+
+
+def read(run: Run, share: float) -> Pause | None:
+    """How the run's training stood at this share of its steps, if it was there."""
+    path = _place(run, share)
+    return Pause.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], every: float = 30.0) -> Pause:
+    """Trains the run's candidate up to this share of its steps, scores it, and leaves a checkpoint to go on from.
+
+    A training that cannot go on with its settings (TrainingError, PlanError) is a result too.
+    """
+    if found := read(run, share):
+        return found
+    from adaptory.training import devices, fit, methods, planner
+    from adaptory.training.setup import setup
+    from adaptory.training.validate import SCORES, validate
+
+    with devices.joined():
+        tell = emit if not devices.rank() else lambda event: None
+        work, _ = setup(run, tell, every)
+        measured, trainable = SCORES[work.goal.name], methods.count(work.model)[0]
+        steps = max(1, round(share * work.planned_steps))
+        facts: dict[str, Any] = {"planned_steps": work.planned_steps, "measured": measured, "trainable": trainable}
+        try:
+            state = fit.fit(work, steps)
+        except (TrainingError, PlanError) as fault:
+            made = Pause(step=0, score=None, failed=str(fault), seconds=0.0, flops=0.0, **facts)
+        else:
+            scores = validate(work.goal, work.model, work.validation, work.validation_reference, work.trunk)
+            done = state.step / work.steps_per_epoch
+            cost = planner.flops(work, sum(work.lengths)) * done
+            made = Pause(step=state.step, score=scores["score"], seconds=state.seconds, flops=cost, **facts)
+            told = {name: value for name, value in scores.items() if name != "score"}
+            tell({"event": "epoch", "epoch": round(done, 2), "step": state.step, "measured": measured, **told})
+        if not devices.rank():
+            _write(_place(run, share), made)
+        devices.wait()
+    return made
+
+
+def _place(run: Run, share: float) -> Path:
+    """Beside the checkpoints, which are gone when the training is done."""
+    return run.candidate_folder.with_name(f"{run.candidate_folder.name}.pause-{share:.4f}.json")
+
+
+def _write(path: Path, made: Pause) -> None:
+    scratch = path.with_suffix(".part")
+    scratch.write_text(json.dumps(made.model_dump(), indent=1) + "\n", encoding="utf-8")
+    scratch.replace(path)

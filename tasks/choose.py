@@ -1,0 +1,51 @@
+"""Choose: the settings of the candidate, when the recipe tries several. Every trial is a task with an MLflow run of its own."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from prefect import runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from adaptory import progress
+from adaptory.process import run_stage
+from adaptory.registry import tracking
+from adaptory.run import Run
+from adaptory.search import Trial, table
+from adaptory.search.choose import choose as choose_among
+from tasks.common import beside, key, worth_retrying
+from tasks.fine_tune import followed
+
+
+def choose(run: Run) -> Run:
+    """Returns the run with the settings to train its candidate with; a recipe that says them all is left as it is."""
+    if not run.recipe.chooses:
+        return run
+    parent = cache(lambda: tracking.open_run(run, runtime.flow_run.id))
+
+    def train(several: Sequence[Trial], rung: int | None) -> None:
+        beside(several, lambda one, place: attempt.submit(run, one, rung, parent(), place))
+
+    made = choose_among(run, train, lambda: weigh(run))
+    tracking.close_children(run, made)
+    create_table_artifact(key=key(run.recipe.name, "search"), table=table(made), description=f"Chosen: {made.reason}.")
+    return run.trained_with(made.training)
+
+
+@task(
+    task_run_name="trial-{one.number}", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10,
+    retry_condition_fn=worth_retrying,
+)  # fmt: skip
+def attempt(run: Run, one: Trial, rung: int | None, parent: str, place: dict[str, str]) -> None:
+    """Trains a trial as far as this rung of the search, or to its end."""
+    now = run.trained_with(one.settings)
+    mlflow_run = cache(lambda: tracking.open_child(now, parent, one))
+    progress.for_terminal()({"event": "stage", "what": f"trial {one.number}: {one.name}"})
+    words = ["--trial", str(one.number), *([] if rung is None else ["--rung", str(rung)])]
+    followed(run, lambda events: tracking.log_curve(run.workspace, mlflow_run(), events), words=words, slot=place)
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+def weigh(run: Run) -> None:
+    """Compares the methods on the validation rows; the choice is kept beside them."""
+    run_stage(run.workspace, "weigh", run.recipe.name, progress.for_terminal())

@@ -1,0 +1,111 @@
+"""Search: who goes on is arithmetic; what is tried is a function of the recipe."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from pydantic import ValidationError
+
+from adaptory.errors import RecipeError
+from adaptory.recipe import Recipe
+from adaptory.search import Choice, Trial, Tried, halving, report, space
+from tests.support import tiny_recipe
+
+SPACE: dict[str, Any] = {
+    "learning_rate": {"low": 0.001, "high": 0.1, "log": True}, "rank": [2, 4, 8], "epochs": {"low": 1, "high": 5},
+}  # fmt: skip
+SCORES = some.one_of(some.none(), some.floats(-5, 5), some.just(math.nan))
+
+
+def recipe(**search: Any) -> Recipe:
+    return Recipe.model_validate({"name": "tiny", **tiny_recipe(), "search": {"space": SPACE} | search})
+
+
+@given(some.integers(2, 243))
+def test_a_search_ends_with_one_trial_and_costs_at_most_its_rungs(trials: int) -> None:
+    rungs, alive, done, cost = halving.rungs(trials), trials, 0.0, 0.0
+    for share, keep in rungs:
+        assert 0 < share < 1 and keep < alive
+        cost, alive, done = cost + alive * (share - done), keep, share
+    assert alive == 1
+    cost += 1 - done
+    # A rung takes at most its trials to three times as far, with a third (rounded up) of them.
+    assert cost <= 1 + trials * rungs[0][0] + 2 * len(rungs)
+
+
+def test_eight_trials_cost_less_than_three_trainings() -> None:
+    assert halving.rungs(8) == [(pytest.approx(1 / 9), 3), (pytest.approx(1 / 3), 1)]
+    assert pytest.approx(2.22, abs=0.01) == 8 / 9 + 3 * (1 / 3 - 1 / 9) + (1 - 1 / 3)
+
+
+@given(some.dictionaries(some.integers(0, 50), SCORES), some.integers(1, 9))
+def test_the_best_go_on_and_what_failed_never_does(scores: dict[int, float | None], keep: int) -> None:
+    found = halving.best(scores, keep)
+    alive = [number for number, score in scores.items() if score is not None and not math.isnan(score)]
+    assert len(found) == min(keep, len(alive)) and set(found) <= set(alive)
+    worst = min((scores[number] or 0 for number in found), default=-math.inf)
+    assert all((scores[number] or 0) <= worst for number in set(alive) - set(found))
+
+
+def test_equal_scores_keep_the_recipes_own_settings() -> None:
+    assert halving.best({2: 0.5, 0: 0.5, 1: 0.5}, 1) == [0]
+
+
+def test_the_first_trial_is_the_recipe_itself_and_the_same_seed_draws_the_same() -> None:
+    first, second = space.trials(recipe()), space.trials(recipe())
+    assert first == second and len(first) == 8
+    assert first[0].training == recipe().training
+    assert space.trials(recipe(seed=1)) != first
+
+
+def test_every_draw_lies_in_the_space_and_leaves_the_other_settings_alone() -> None:
+    own = recipe().training
+    drawn = [one.settings for one in space.trials(recipe(trials=27))[1:]]
+    for made in drawn:
+        assert 0.001 <= made.learning_rate <= 0.1 and made.rank in (2, 4, 8) and made.epochs in range(1, 6)
+        assert made.model_copy(update={name: getattr(own, name) for name in SPACE}) == own
+    # Drawn between the logarithms: about half of the rates are below 0.01.
+    assert 8 <= sum(made.learning_rate < 0.01 for made in drawn) <= 18
+    assert {made.rank for made in drawn} == {2, 4, 8}
+
+
+@pytest.mark.parametrize(
+    ("space_", "told"),
+    [
+        ({"seed": [1, 2]}, "'seed' cannot be searched; these can: method, rank"),
+        ({"rank": {"low": 4, "high": 2}}, "low 4 must be less than high 2"),
+        ({"learning_rate": {"low": 0, "high": 1, "log": True}}, "log needs numbers above 0, and low is 0"),
+        ({"rank": [0, 4]}, r"search\.space\.rank: Input should be greater than or equal to 1 \(found 0"),
+        ({"rank": []}, r"search\.space\.rank lists no value"),
+        ({"method": ["lara"]}, r"search\.space\.method: Input should be 'auto', 'lora'"),
+    ],
+)
+def test_a_space_that_no_training_could_have_is_refused_when_the_recipe_is_read(space_: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        recipe(space=space_)
+
+
+def test_settings_that_cannot_go_together_are_refused_with_the_trial() -> None:
+    with pytest.raises(RecipeError, match=r"trial \d \(cache_trunk True\) cannot be trained: training\.cache_trunk needs"):
+        space.trials(recipe(space={"cache_trunk": [True, False]}))
+
+
+def test_a_search_and_the_arbiter_do_not_go_together() -> None:
+    body = tiny_recipe(**{"training.method": "auto"})
+    with pytest.raises(ValidationError, match="method 'auto' tries methods of its own; keep it, or search"):
+        Recipe.model_validate({"name": "tiny", **body, "search": {"space": SPACE}})
+
+
+def test_the_table_tells_why_a_trial_failed_and_which_one_was_chosen() -> None:
+    own = recipe().training
+    tried = (
+        Tried(trial=Trial(number=1, name="rank 2", training=own), share=1 / 3, score=0.71, seconds=12, flops=3e12),
+        Tried(trial=Trial(number=0, name="as the recipe says", training=own), share=1 / 9, score=None, failed="loss nan"),
+    )
+    made = Choice(measured="macro F1", rows=90, tried=tried, chosen=1, training=own, reason="trial 1 is best of 2")
+    page = report.markdown(made)
+    assert "| **1: rank 2** | 33% | 0.7100 | 12 s | 3.0 |  |" in page
+    assert "| 0: as the recipe says | 11% | failed | 0 s | 0.0 | loss nan |" in page
+    assert page.endswith("On 90 validation rows. Chosen: trial 1 is best of 2.")
