@@ -163,6 +163,9 @@ def _training(run: Run, candidate: Candidate) -> str:
         f"{candidate.flops / 1e12:,.1f} TFLOP in {candidate.seconds:,.0f} s on {candidate.device}, "
         f"{candidate.peak_memory:.1f} GB.",
     ]
+    if candidate.predicted_seconds:
+        planned = f"{candidate.predicted_seconds:,.0f} s"
+        told.append(f"The plan said {planned} for steps and validation; they took {candidate.fit_seconds:,.0f} s.")
     if candidate.stopped_early:
         told.append("It stopped early: training.patience epochs passed without a better validation score.")
     if candidate.halved:

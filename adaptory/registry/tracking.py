@@ -6,6 +6,7 @@ used: MLflow's global state belongs to the thread that set it.
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -141,8 +142,12 @@ def log_candidate(workspace: Workspace, run_id: str, candidate: Candidate, folde
     lines = (folder / CURVE).read_text(encoding="utf-8").splitlines()
     log_curve(workspace, run_id, [json.loads(line) for line in lines])
     numbers = candidate.model_dump(include={
-        "planned_steps", "done_steps", "trainable_parameters", "seconds", "tokens", "flops", "peak_memory", "rows_left_out"
+        "planned_steps", "done_steps", "trainable_parameters", "seconds", "tokens", "flops", "peak_memory", "rows_left_out",
+        "predicted_seconds", "fit_seconds",
     })  # fmt: skip
+    numbers["device_seconds"] = candidate.seconds * candidate.processes
+    if price := os.environ.get("ADAPTORY_DEVICE_HOUR"):
+        numbers["cost"] = float(price) * numbers["device_seconds"] / 3600
     log_metrics(workspace, run_id, {f"training/{name}": value for name, value in numbers.items()})
     client(workspace).set_tag(run_id, "adaptory.candidate", candidate.digest)
 

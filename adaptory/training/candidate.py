@@ -46,6 +46,9 @@ class Candidate(Frozen):
     flops: float
     seconds: float
     device: str
+    processes: int = 1  # that trained together
+    predicted_seconds: float = 0.0  # of the steps and validations, by the plan
+    fit_seconds: float = 0.0  # and what they took
     peak_memory: float  # GB
 
 
@@ -125,6 +128,9 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
             flops=forecast.flops,
             seconds=round(time.monotonic() - began, 1),
             device=str(network.device()),
+            processes=devices.world(),
+            predicted_seconds=round(forecast.seconds, 1),
+            fit_seconds=round(state.seconds + state.validating, 1),
             peak_memory=round(devices.peak_memory(network.device()), 3),
         )
         (fresh / CARD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -120,7 +120,9 @@ def _backward(work: Work, state: State, rows: Sequence[int], weight: float) -> f
 
 
 def _end_of_epoch(work: Work, state: State) -> None:
+    began = time.monotonic()
     scores = validate(work.goal, work.model, work.validation, work.validation_reference, work.trunk)
+    state.validating += time.monotonic() - began
     state.epoch += 1
     state.since_best += 1
     if not state.best or scores["score"] > state.best["score"]:

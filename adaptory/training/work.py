@@ -72,7 +72,8 @@ class State:
     step: int = 0
     epoch: int = 0
     tokens: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # in steps
+    validating: float = 0.0  # seconds
     best: dict[str, float] = field(default_factory=dict)
     best_weights: dict[str, Any] = field(default_factory=dict)
     since_best: int = 0  # epochs
@@ -110,8 +111,8 @@ def save(work: Work, state: State) -> None:
                 tensors[f"optimizer.{part}.{name}"] = value.detach().clone()
         tensors |= {f"best.{name}": weight for name, weight in state.best_weights.items()}
         facts = {
-            "epoch": state.epoch, "tokens": state.tokens, "seconds": state.seconds, "best": state.best,
-            "since_best": state.since_best, "micro_tokens": state.micro_tokens, "halved": state.halved,
+            "epoch": state.epoch, "tokens": state.tokens, "seconds": state.seconds, "validating": state.validating,
+            "best": state.best, "since_best": state.since_best, "micro_tokens": state.micro_tokens, "halved": state.halved,
         }  # fmt: skip
         checkpoint.write(work.folder, state.step, tensors, facts, work.key)
     devices.wait()
@@ -123,6 +124,7 @@ def _restore(work: Work, state: State, found: checkpoint.Checkpoint) -> None:
     facts, tensors = found.facts, found.tensors
     state.step = facts["step"]
     state.epoch, state.tokens, state.seconds = facts["epoch"], facts["tokens"], facts["seconds"]
+    state.validating = facts["validating"]
     state.best, state.since_best = facts["best"], facts["since_best"]
     state.micro_tokens, state.halved = facts["micro_tokens"], facts["halved"]
     with torch.no_grad():

@@ -10,10 +10,12 @@ import polars
 import pytest
 import yaml
 
+from adaptory.data import champions
 from adaptory.gate import Evidence
 from adaptory.registry import history
-from adaptory.storage import open_store
+from adaptory.storage import Champion, open_store
 from adaptory.training import fit
+from adaptory.workspace import find
 from tests.pipeline.conftest import run
 from tests.support import FILLER, WORDS, checkout
 from tests.training.toys import work
@@ -72,7 +74,18 @@ def recipes() -> dict[str, Any]:
     }  # fmt: skip
     longer = {"objective": "reward", "epochs": 8}  # its head is new
     rank = prefer | {"training": prefer["training"] | longer}  # type: ignore[operator]
-    return {"talk": talk, "prefer": prefer, "rank": rank}
+    return {"talk": talk, "prefer": prefer, "rank": rank, "own": own(prefer)}
+
+
+def own(prefer: dict[str, Any]) -> dict[str, Any]:
+    """Preferences between what is right and what the champion of `talk` would have said."""
+    splits = {"train": "train!40", "validation": "validation", "test": "test!30"}
+    sources = {
+        split: {"uri": f"champion:talk!{rows}", "format": "jsonl", "split": split} for split, rows in splits.items()
+    }  # fmt: skip
+    fields = {"id": "id", "prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
+    data = {"sources": sources, "fields": fields, "split": {"near_copies": None}, "max_quarantine": 0.01}
+    return prefer | {"data": data, "evaluation": {"baselines": ["longer"], "compare": ["prefer"], "resamples": 300}}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +107,7 @@ def evidence(folder: Path, name: str) -> Evidence:
 def chain(desk: Path, prefect_api: str) -> dict[str, str]:
     """What each retrain said, in the order of the chain; the first one before its start has a champion."""
     early = run(desk, "retrain", "rank", code=2, PREFECT_API_URL=prefect_api)
-    said = {"early": early.stderr}
+    said = {"early": early.stderr, "sourceless": run(desk, "prepare", "own", code=2).stderr}
     for name in ("talk", "rank", "prefer"):
         said[name] = run(desk, "retrain", name, PREFECT_API_URL=prefect_api).stdout
     return said
@@ -103,6 +116,7 @@ def chain(desk: Path, prefect_api: str) -> dict[str, str]:
 def test_a_recipe_that_starts_from_another_waits_for_its_champion(chain: dict[str, str]) -> None:
     assert "training.start: 'talk' has no champion yet; run: adaptory retrain talk" in chain["early"]
     assert "Traceback" not in chain["early"]
+    assert "'talk' has no champion yet to draw answers from; run: adaptory retrain talk" in chain["sourceless"]
 
 
 def test_answers_are_learned_and_beat_the_prompted_base(desk: Path, chain: dict[str, str]) -> None:
@@ -133,6 +147,38 @@ def test_the_report_shows_answers_and_how_they_were_measured(desk: Path, chain: 
         assert part in page, part
     xray = next((desk / ".adaptory" / "runs" / "talk").glob("candidate-*/xray.txt")).read_text()
     assert "[this] [is] [lovely] [<stop>]" in xray or "[that] [was] [paper] [<stop>]" in xray
+
+
+def test_a_champions_own_answers_become_pairs_that_follow_it(desk: Path, chain: dict[str, str]) -> None:
+    run(desk, "prepare", "own")
+    raw = {split: desk / "data" / "own" / "raw" / split / "pairs.jsonl" for split in ("train", "validation", "test")}
+    pairs = {split: [json.loads(line) for line in path.read_text().splitlines()] for split, path in raw.items()}
+    assert 0 < len(pairs["train"]) <= 40 and 0 < len(pairs["test"]) <= 30
+    right = {row["q"]: row["a"] for row in asked(420, 0)}
+    for split, some in pairs.items():
+        rows = set(polars.read_parquet(desk / "data" / "talk" / "splits" / f"{split}-*.parquet")["row"])
+        for pair in some:
+            assert pair["id"] in rows, "no row changes its split"
+            assert pair["chosen"] == right[pair["prompt"]] and pair["rejected"] not in ("", pair["chosen"])
+    state = json.loads((desk / "data" / "own" / "raw" / "sources.json").read_text())
+    before = {split: path.stat().st_mtime_ns for split, path in raw.items()}
+    run(desk, "prepare", "own")
+    assert {split: path.stat().st_mtime_ns for split, path in raw.items()} == before, "nothing new, nothing drawn again"
+    # Another champion, another source.
+    first = json.loads((desk / ".adaptory" / "store" / "ledger" / "talk" / "000001.json").read_text())
+    found = champions.state(find(desk), Champion("talk", "train", 40))
+    assert found == state["train"] and found != champions.state(find(desk), Champion("talk", "train", 41))
+    assert first["release"] not in found.values()
+
+
+def test_the_champion_of_another_recipe_answers_the_same_rows(desk: Path, chain: dict[str, str], prefect_api: str) -> None:
+    run(desk, "retrain", "own", PREFECT_API_URL=prefect_api)
+    found = evidence(desk, "own")
+    assert [model.name for model in found.of("baseline")] == ["prefer", "longer"]
+    gap = found.difference("prefer", "reward_accuracy")
+    assert gap is not None and gap.value is not None
+    page = (Path(json.loads((desk / ".adaptory" / "runs" / "own" / "last.json").read_text())["folder"]) / "report" / "report.md")
+    assert "| champion of prefer |" in page.read_text()
 
 
 @pytest.mark.parametrize(

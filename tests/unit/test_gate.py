@@ -230,3 +230,30 @@ def test_lowering_a_metric_of_which_less_is_better_never_unmakes_a_pass(value: f
     before = judge(lower(around(value, half), around(-1.0)), gate(CEILING), None)
     after = judge(lower(around(value - by, half), around(-1.0 - by)), gate(CEILING), None)
     assert before.outcome != "PASS" or after.outcome == "PASS"
+
+
+def of_source(value: Estimate, gain: Estimate) -> Evidence:
+    """Evidence whose candidate is good on all rows, and like this on those of `tweets`."""
+    whole = evidence(around(0.9), over_tfidf=around(0.4))
+    models = [model.model_copy(update={"by_source": {"tweets": {"macro_f1": value}}}) for model in whole.models]
+    gap = Difference(other="tfidf", metric="macro_f1", estimate=gain, source="tweets")
+    changes = {"models": tuple(models), "differences": (*whole.differences, gap), "slice_rows": {"tweets": 100}}
+    return whole.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(("criterion", "name"), [(FLOOR, "at least 0.6 on tweets"), (BASELINES, "every baseline on tweets")])
+def test_a_criterion_of_one_source_looks_at_its_rows_only(criterion: dict[str, Any], name: str) -> None:
+    asked = gate(criterion | {"source": "tweets"})
+    good = judge(of_source(around(0.7), around(0.1)), asked, None)
+    assert good.outcome == "PASS" and name in good.findings[-1].criterion
+    assert judge(of_source(around(0.5), around(-0.1)), asked, None).outcome == "FAIL"
+    unsure = judge(of_source(around(0.61), around(0.01)), asked, None)
+    assert unsure.outcome == "INCONCLUSIVE"
+    # Half the width would decide, which takes four times the rows: three times those of the source more.
+    assert "about 300 more test rows" in unsure.reason or "about 301 more test rows" in unsure.reason
+
+
+@pytest.mark.parametrize("criterion", [FLOOR, BASELINES])
+def test_a_source_that_was_not_measured_never_passes(criterion: dict[str, Any]) -> None:
+    verdict = judge(evidence(around(0.9), over_tfidf=around(0.4)), gate(criterion | {"source": "tweets"}), None)
+    assert verdict.outcome == "FAIL" and "missing evidence never passes" in verdict.reason

@@ -1,5 +1,7 @@
 """The numbers are those of scikit-learn and scipy; the intervals are those of a paired bootstrap over rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap, pearsonr
@@ -111,3 +113,20 @@ def test_95_percent_intervals_hold_the_truth_about_95_percent_of_the_time() -> N
         assert found.low is not None and found.high is not None
         held += found.low <= 0.8 <= found.high
     assert 178 <= held <= 199  # binomial(200, 0.95): 0.05% on either side
+
+
+def test_the_numbers_of_a_source_are_those_of_its_rows_alone() -> None:
+    truth, good, poor = sample()
+    mixed = replace(truth, sources=tuple("ab"[place % 3 == 0] for place in range(len(truth.rows))))
+    models, differences = metrics.compare(mixed, [good, poor], ALL, CLASSES, 500, 0.95, seed=1, sources=["a"])
+    rows = np.flatnonzero(np.array(mixed.sources) == "a")
+    names = tuple(truth.rows[n] for n in rows)
+    alone = replace(truth, rows=names, sources=("a",) * len(rows), labels=truth.labels[rows], values=truth.values[rows])
+    answers = [replace(one, picked=one.picked[rows], score=one.score[rows], chances=None) for one in (good, poor)]
+    expected, gaps = metrics.compare(alone, answers, ALL, CLASSES, 500, 0.95, seed=1)
+    for found, wanted in zip(models, expected, strict=True):
+        assert set(found.by_source) == {"a"}
+        for metric in ALL:
+            assert vars(found.by_source["a"][metric]) == pytest.approx(vars(wanted.metrics[metric]))
+    told = [gap for gap in differences if gap.source == "a"]
+    assert [vars(gap.estimate) for gap in told] == [pytest.approx(vars(gap.estimate)) for gap in gaps]

@@ -114,3 +114,21 @@ def test_the_digest_counts_defaults_and_ignores_the_order_of_keys(tmp_path: Path
     assert digest(dict(reversed(tiny_recipe().items()))) == plain
     assert digest(tiny_recipe(**{"training.seed": 0})) == plain, "writing a default out changes nothing"
     assert digest(tiny_recipe(**{"training.seed": 1})) != plain
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"training.sources": ["novels"]}, "training.sources names novels, which data.sources does not"),
+        ({"evaluation.compare": ["tiny"]}, "evaluation.compare names this recipe itself"),
+        ({"training.method": "auto", "training.peft": {"bias": "all"}}, "method 'auto' tries several methods"),
+        ({"training.method": "auto", "training.start": "other"}, "method 'auto' makes none"),
+    ],
+)
+def test_keys_that_name_nothing_or_cannot_go_together_are_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    assert told in refused(tmp_path, **changes)
+
+
+def test_a_gate_may_only_ask_of_a_source_that_there_is(tmp_path: Path) -> None:
+    floor = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.5, "source": "novels"}
+    assert "gate asks of source 'novels', which data.sources does not name" in refused(tmp_path, **{"gate.criteria": [floor]})
