@@ -42,6 +42,7 @@ def markdown(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdic
         comparison(evidence),
         f"Brackets: {evidence.confidence:.0%} bootstrap intervals, {evidence.resamples:,} resamples of rows, "
         f"seed {evidence.seed}; gains are paired. " + _signatures(evidence),
+        *_of_sources(evidence),
         "## What the gate asked",
         "\n".join(f"- {_MARK[f.outcome]} **{f.criterion}**: {f.reason}" for f in verdict.findings),
         "## By class and by source" if candidate.classes else "## By source",
@@ -59,14 +60,15 @@ def markdown(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdic
     ]) + "\n"
 
 
-def comparison(evidence: Evidence) -> str:
-    """The table of all models, best baseline first after candidate and champion."""
+def comparison(evidence: Evidence, source: str | None = None) -> str:
+    """The table of all models on all rows, or on those of a source: best baseline first after candidate and champion."""
     metrics = list(evidence.of("candidate")[0].metrics)
     head = "| model | " + " | ".join(MEASURES[m].title for m in metrics) + f" | gain in {MEASURES[metrics[0]].title} |"
     lines = [head, "|---|" + "---:|" * (len(metrics) + 1)]
     for model in ordered(evidence):
-        cells = [interval(model.metrics[m]) for m in metrics]
-        gap = evidence.difference(model.name, metrics[0])
+        found = [model.estimate(m, source) for m in metrics]
+        cells = [interval(one) if one else "–" for one in found]
+        gap = evidence.difference(model.name, metrics[0], source)
         lines.append(f"| {title(model, evidence)} | {' | '.join(cells)} | {interval(gap, sign=True) if gap else ''} |")
     return "\n".join(lines)
 
@@ -105,6 +107,12 @@ def write(run: Run, text: str) -> Path:
     page = folder / PAGE
     page.write_text(_page(text, folder), encoding="utf-8")
     return page
+
+
+def _of_sources(evidence: Evidence) -> list[str]:
+    """The same table for each source that the gate asks of."""
+    asked = sorted({source for model in evidence.models for source in model.by_source})
+    return [part for name in asked for part in (f"## On the {evidence.count(name):,} rows of {name}", comparison(evidence, name))]
 
 
 def _classes(model: ModelScores) -> str:

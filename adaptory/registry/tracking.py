@@ -18,7 +18,9 @@ from adaptory.registry.promotion import git_commit
 from adaptory.run import Run
 from adaptory.search import Choice, Trial
 from adaptory.training.candidate import Candidate
+from adaptory.training.certificate import CERTIFICATE
 from adaptory.training.curve import CURVE
+from adaptory.training.xray import XRAY
 from adaptory.workspace import Workspace
 
 _STEP = ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
@@ -138,7 +140,7 @@ def log_metrics(workspace: Workspace, run_id: str, numbers: Mapping[str, Any], s
 
 
 def log_candidate(workspace: Workspace, run_id: str, candidate: Candidate, folder: Path) -> None:
-    """How the training went: its numbers, and whatever of its curve could not be told while it ran."""
+    """How the training went: its numbers, its X-ray and certificate, and what of its curve could not be told while it ran."""
     lines = (folder / CURVE).read_text(encoding="utf-8").splitlines()
     log_curve(workspace, run_id, [json.loads(line) for line in lines])
     numbers = candidate.model_dump(include={
@@ -149,7 +151,11 @@ def log_candidate(workspace: Workspace, run_id: str, candidate: Candidate, folde
     if price := os.environ.get("ADAPTORY_DEVICE_HOUR"):
         numbers["cost"] = float(price) * numbers["device_seconds"] / 3600
     log_metrics(workspace, run_id, {f"training/{name}": value for name, value in numbers.items()})
-    client(workspace).set_tag(run_id, "adaptory.candidate", candidate.digest)
+    mlflow = client(workspace)
+    mlflow.set_tag(run_id, "adaptory.candidate", candidate.digest)
+    for name in (XRAY, CERTIFICATE):
+        if (folder / name).is_file():
+            mlflow.log_artifact(run_id, str(folder / name), "training")
 
 
 def log_evidence(workspace: Workspace, run_id: str, evidence: Evidence) -> None:

@@ -3,6 +3,7 @@
 Who trains is handed in: the flow gives every trial a Prefect task, a person at a terminal trains one after the other.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ from adaptory.run import Run
 from adaptory.search import arbiter, choice, halving, space
 from adaptory.search.choice import Choice, Trial, Tried
 from adaptory.training import pause
-from adaptory.training.candidate import read as read_candidate
 
 Emit = Callable[[dict[str, Any]], None]
 Train = Callable[[Sequence[Trial], int | None], None]  # these trials, as far as this rung; None: to the end
@@ -109,11 +109,10 @@ def _tried(run: Run, one: Trial, share: float) -> Tried:
 
 
 def _forget(run: Run, made: Choice) -> None:
-    """Removes the checkpoints of trials that will not go on: they are as large as what they train."""
-    from adaptory.training import checkpoint
-
+    """Removes what no trial goes on from: it is as large as what they train."""
     for one in made.tried:
-        if one.trial.training and one.trial.number != made.chosen:
-            now = run.trained_with(one.trial.settings)
-            if read_candidate(now.candidate_folder) is None:
-                checkpoint.forget(now.candidate_folder.with_name(f"{now.candidate_folder.name}.checkpoints"))
+        if one.trial.training and one.trial.settings != made.training:
+            folder = run.trained_with(one.trial.settings).candidate_folder
+            shutil.rmtree(folder.with_name(f"{folder.name}.checkpoints"), ignore_errors=True)
+            if run.recipe.search is None:  # the arbiter's trials are whole candidates, of a part of the rows
+                shutil.rmtree(folder, ignore_errors=True)

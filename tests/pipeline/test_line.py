@@ -105,6 +105,9 @@ def test_mlflow_shows_parameters_curves_datasets_version_and_alias(line: Path) -
     assert found.data.tags["dvc.split.tiny"].startswith("md5:")
     names = {item.path for item in client.list_artifacts(version.run_id, "report")}
     assert {"report/report.html", "report/confusion.png", "report/learning.png"} <= names
+    trained = {item.path for item in client.list_artifacts(version.run_id, "training")}
+    assert trained == {"training/xray.txt", "training/certificate.json"}
+    assert found.data.metrics["training/device_seconds"] > 0 and found.data.metrics["training/predicted_seconds"] > 0
 
 
 def test_mlflow_can_load_the_version_and_answers_as_predict_does(line: Path, tmp_path: Path) -> None:
