@@ -48,6 +48,8 @@ class Training(Frozen):
     """Computes rows of a step as one sequence without padding (causal bases; exact, no row sees another)."""
     cache_trunk: bool = False
     """Computes the frozen blocks below the trained ones once, keeps what they give, and reuses it over epochs and runs."""
+    fused: bool = True
+    """Computes a LoRA layer and its base in one step (the same mathematics, faster); false: as peft does."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     """Peak rate of AdamW."""
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"

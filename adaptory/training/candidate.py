@@ -74,7 +74,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
     """
     if found := read(run.candidate_folder):
         return found
-    from adaptory.training import adapter, certificate, checkpoint, curve, devices, fit, methods, network, planner, xray
+    from adaptory.training import adapter, certificate, checkpoint, curve, devices, fit, fused, methods, network, planner, xray
     from adaptory.training.setup import setup
 
     began = time.monotonic()
@@ -86,6 +86,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
         state = fit.fit(work)
         if work.trunk:
             work.trunk.detach()
+        fused.detach(work.model)
         if devices.rank():
             devices.wait()
             return _await_card(run.candidate_folder)

@@ -9,7 +9,7 @@ from adaptory.data import read_split, some_rows
 from adaptory.errors import DataError, RecipeError
 from adaptory.recipe.training import Training
 from adaptory.run import Run
-from adaptory.training import adapter, answers, devices, network, objectives, render, xray
+from adaptory.training import adapter, answers, devices, fused, network, objectives, render, xray
 from adaptory.training.work import Work
 
 
@@ -45,6 +45,8 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
     folder.mkdir(parents=True, exist_ok=True)
     first = adapter.save_first(model, settings, folder / "first")
     trunk = _trunk(run, model, goal, made, train, validation, emit) if settings.cache_trunk else None
+    if settings.fused:
+        fused.attach(model)
     references: list[Sequence[tuple[float, float]]] = [(), ()]
     if goal.name == "dpo":
         emit({"event": "stage", "what": "scoring both answers under the start"})

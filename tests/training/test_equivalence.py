@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptory.training import adapter, curve, fit, forward, objectives, validate
+from adaptory.training import adapter, curve, fit, forward, fused, objectives, validate
 from tests.support import ROOT
 from tests.training.toys import base, trajectory, work
 
@@ -50,6 +50,38 @@ def test_a_head_on_cached_embeddings_is_a_head_on_the_network(tmp_path: Path) ->
     settings = {"method": "head", "top_layers": None}
     one = run(tmp_path / "a", "classification", "encoder", **settings)
     close(one[0], run(tmp_path / "b", "classification", "encoder", cache_trunk=True, **settings)[0])
+
+
+@pytest.mark.parametrize(("task", "kind"), [("classification", "encoder"), ("sft", "causal"), ("sft", "seq2seq")])
+@pytest.mark.parametrize("top_layers", [None, 2])
+def test_a_fused_lora_step_gives_the_plain_gradients(tmp_path: Path, task: str, kind: str, top_layers: int | None) -> None:
+    import torch
+
+    one = work(tmp_path, task, kind, top_layers=top_layers, fused=False)
+    one.model.double()  # so that another order of additions does not hide another sum
+    with torch.no_grad():
+        for name, weight in one.model.named_parameters():
+            if "lora_B" in name:  # which are zero at the start
+                weight.normal_(std=0.1)
+
+    def gradients() -> list[Any]:
+        one.model.zero_grad()
+        objectives.losses(one.goal, one.model, one.train[:9], (0, 0))[0].sum().backward()
+        return [weight.grad.clone() for weight in one.model.parameters() if weight.requires_grad]
+
+    plain = gradients()
+    layers = sum(name.endswith("lora_A") for name, _ in one.model.named_modules())
+    assert fused.attach(one.model) == layers > 0
+    assert any("forward" in vars(module) for module in one.model.modules())
+    for ours, theirs in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    fused.detach(one.model)
+    assert not any("forward" in vars(module) for module in one.model.modules())
+
+
+@pytest.mark.parametrize("changes", [{"method": "dora"}, {"dropout": 0.1}, {"peft": {"lora_bias": True}}, {"method": "ia3"}])
+def test_a_lora_layer_with_anything_special_is_left_to_peft(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert fused.attach(work(tmp_path, "classification", "encoder", **changes).model) == 0
 
 
 @pytest.mark.parametrize("task", ["sft", "text"])

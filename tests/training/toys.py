@@ -6,7 +6,7 @@ from typing import Any
 import polars
 
 from adaptory.recipe import Recipe
-from adaptory.training import adapter, answers, curve, fit, network, objectives, render
+from adaptory.training import adapter, answers, curve, fit, fused, network, objectives, render
 from adaptory.training.trunk import Trunk, sequences_of
 from adaptory.training.work import Work
 from tests.support import FILLER, VOCABULARY, WORDS, tiny_recipe
@@ -130,6 +130,8 @@ def work(
     held, _ = render.examples(renderer, made, table(task, 20, seed=1) if rows is None else rows.tail(20))
     goal = objectives.objective(made.task, settings, renderer, train, len(made.data.classes))
     model = adapter.make(place, made.task, settings, made.data.classes)
+    if settings.fused:
+        fused.attach(model)
     trunk = None
     if settings.cache_trunk:
         cut = network.block_count(model) if settings.method == "head" else 4 - (settings.top_layers or 4)

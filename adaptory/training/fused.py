@@ -1,0 +1,76 @@
+"""A LoRA layer and its base in one autograd step: the skinny products are added in place, and nothing is kept twice.
+
+y = x W' + b + s (x A') B' as peft computes it, to rounding; the weight of the base is frozen, so its gradient is never
+computed. On two AVX2 cores a layer takes 10 to 18% less time (docs/performance.md).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def attach(model: Any) -> int:
+    """From now on plain LoRA layers are computed in one step; returns how many. Others are left as peft has them."""
+    step = _step()
+    found = list(_plain(model))
+    for layer in found:
+        layer.forward = _forward(layer, step)
+    return len(found)
+
+
+def detach(model: Any) -> None:
+    """The model is as it was."""
+    for layer in _plain(model):
+        layer.__dict__.pop("forward", None)
+
+
+def _plain(model: Any) -> Iterator[Any]:
+    """LoRA layers with nothing special: one adapter, no dropout, no bias of its own, no variant, a plain base."""
+    import torch
+    from peft.tuners.lora import Linear
+
+    for layer in model.modules():
+        if not isinstance(layer, Linear) or type(layer.base_layer) is not torch.nn.Linear:
+            continue
+        names = list(layer.lora_A)
+        own = names == list(layer.active_adapters) == ["default"] and not layer.merged and not layer.lora_variant
+        if own and isinstance(layer.lora_dropout["default"], torch.nn.Identity) and layer.lora_B["default"].bias is None:
+            yield layer
+
+
+def _forward(layer: Any, step: Any) -> Any:
+    import torch
+
+    base, down, up = layer.base_layer, layer.lora_A["default"], layer.lora_B["default"]
+    scale = float(layer.scaling["default"])
+
+    def forward(x: Any) -> Any:
+        if torch.is_autocast_enabled(x.device.type):  # which casts what peft's own steps need
+            return type(layer).forward(layer, x)
+        flat = x.reshape(-1, x.shape[-1])
+        return step.apply(flat, base.weight, base.bias, down.weight, up.weight, scale).view(*x.shape[:-1], -1)
+
+    return forward
+
+
+def _step() -> Any:
+    import torch
+
+    class Step(torch.autograd.Function):  # type: ignore[misc]
+        """Forward and backward of one layer on rows x width."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float) -> Any:
+            inner = x @ down.t()
+            y = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
+            ctx.save_for_backward(x, weight, down, up, inner)
+            ctx.scale = scale
+            return y.addmm_(inner, up.t(), alpha=scale)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            (grad,), (x, weight, down, up, inner) = grads, ctx.saved_tensors
+            low = (grad @ up).mul_(ctx.scale)
+            below = (grad @ weight).addmm_(low, down) if ctx.needs_input_grad[0] else None
+            return below, None, None, low.t() @ x, (grad.t() @ inner).mul_(ctx.scale), None
+
+    return Step
