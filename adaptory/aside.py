@@ -14,7 +14,10 @@ _LAST = 10.0  # seconds that the last call may take
 
 
 class Aside:
-    """Hands events to a function, some at a time, in their order; the first thing it raises is told once on stderr."""
+    """Hands events to a function, some at a time, in their order; the first thing it raises is told once on stderr.
+
+    It is first called at once, without events, for what it has to prepare.
+    """
 
     def __init__(self, tell: Callable[[list[Event]], None], every: float) -> None:
         self._tell, self._every = tell, every
@@ -35,14 +38,15 @@ class Aside:
         self._thread.join(_LAST)
 
     def _run(self) -> None:
+        self._pass_on(at_once=True)
         while not self._ended.wait(self._every):
             self._pass_on()
         self._pass_on()
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, *, at_once: bool = False) -> None:
         with self._lock:
             now, self._waiting = self._waiting, []
-        if not now:
+        if not (now or at_once):
             return
         try:
             self._tell(now)

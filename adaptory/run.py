@@ -84,10 +84,11 @@ class Run:
 
     @property
     def search_folder(self) -> Path:
-        """Where the choice of the settings is kept: named by everything it depends on."""
+        """Where the choice of the settings is kept: named by everything it depends on (a changed gate is not among that)."""
+        recipe = self.recipe
         facts = {
-            "training": self._training_key(self.recipe.training),
-            "recipe": self.recipe.digest if self.recipe.chooses else None,
+            "training": self._training_key(recipe.training),
+            "search": recipe.search.model_dump(mode="json") if recipe.search else recipe.evaluation.model_dump(mode="json"),
             "code": [code_digest(package) for package in ("search", "evaluation")],
         }
         return self.workspace.runs(self.recipe.name) / f"search-{fingerprint.short(fingerprint.of_json(facts))}"

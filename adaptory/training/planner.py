@@ -14,9 +14,9 @@ from adaptory.training.fit import is_memory
 from adaptory.training.network import block_count, blocks, unwrapped
 from adaptory.training.objectives import losses
 from adaptory.training.schedules import rate
+from adaptory.training.validate import validate
 from adaptory.training.work import Work
 
-_VALIDATING = 0.4  # a forward pass, beside forward and backward
 _TIMED = 8  # batches
 
 
@@ -68,8 +68,7 @@ def forecast(work: Work) -> Forecast:
     seconds = sum(_compute(work, micro[place]) for place in timed)
     for weight in work.model.parameters():
         weight.grad = None
-    each = seconds / sum(tokens[place] for place in timed)
-    epoch = (seconds / count * len(micro)) / devices.world() + each * _VALIDATING * _validation(work) / devices.world()
+    epoch = (seconds / count * len(micro) + _validation(work)) / devices.world()
     steps = work.planned_steps
     warmup = min(int(settings.warmup * steps), steps - 1)
     rates = [settings.learning_rate * rate(step, steps, warmup, settings.schedule) for step in (0, warmup, steps - 1)]
@@ -132,10 +131,23 @@ def _compute(work: Work, rows: list[int]) -> float:
     return time.monotonic() - began
 
 
-def _validation(work: Work) -> int:
-    """Tokens that a validation computes."""
-    lengths = [row.length * work.goal.sequences for row in work.validation]
-    return sum(len(batch) * lengths[batch[0]] for batch in sorted_batches(lengths, work.goal.settings.micro_tokens))
+def _validation(work: Work) -> float:
+    """Seconds that a validation will take: one of its batches, timed after another one."""
+    settings, lengths = work.goal.settings, [row.length * work.goal.sequences for row in work.validation]
+    batches = sorted_batches(lengths, settings.micro_tokens)
+    middle = batches[len(batches) // 2]
+    took = _forward(work, middle)
+    took = min(took, _forward(work, middle))
+    work.model.train()
+    return took * sum(len(batch) * lengths[batch[0]] for batch in batches) / (len(middle) * lengths[middle[0]])
+
+
+def _forward(work: Work, rows: list[int]) -> float:
+    """A forward pass on rows of the validation; its seconds."""
+    began = time.monotonic()
+    reference = [work.validation_reference[row] for row in rows] if work.validation_reference else ()
+    validate(work.goal, work.model, [work.validation[row] for row in rows], reference, work.trunk)
+    return time.monotonic() - began
 
 
 def _check(work: Work, made: Forecast) -> None:

@@ -94,6 +94,14 @@ def test_a_second_retrain_has_nothing_to_search(searched: Path) -> None:
     assert "nothing new since" in run(searched, "retrain", "tiny", PREFECT_API_URL="http://127.0.0.1:9/api").stdout
 
 
+def test_a_changed_gate_does_not_search_again(searched: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(searched, tmp_path / "copy", symlinks=True)
+    before, floor = choice(copy), {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.99}
+    write_recipe(copy, **CHANGES, **{"gate.criteria": [floor]})
+    run(copy, "stage", "choose", "tiny")
+    assert choice(copy) == before, "the same file, and no second one"
+
+
 def test_a_trial_that_diverges_loses_and_the_search_goes_on(searched: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(searched, tmp_path / "copy", symlinks=True)
     shutil.rmtree(copy / ".adaptory" / "runs")

@@ -38,3 +38,10 @@ def test_a_listener_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) 
         aside.add({"step": step})
     aside.close()
     free.set()
+
+
+def test_what_a_listener_has_to_prepare_is_prepared_at_once() -> None:
+    called = threading.Event()
+    aside = Aside(lambda events: called.set() if not events else None, every=600)
+    assert called.wait(10), "before there is anything to tell"
+    aside.close()
