@@ -5,6 +5,8 @@ answer as the chosen one. What the registry and the evaluation offer is imported
 """
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,21 @@ def state(workspace: Workspace, place: storage.Champion) -> dict[str, str]:
     return {FILE: fingerprint.of_json(facts)}
 
 
-def bring(workspace: Workspace, place: storage.Champion, target: Path) -> None:
-    """Writes the pairs: `id`, `prompt`, `chosen`, `rejected`. Raises DataError when the recipe's task writes no answers."""
+def bring(workspace: Workspace, place: storage.Champion, digest: str, target: Path) -> None:
+    """Writes the pairs of this state: `id`, `prompt`, `chosen`, `rejected`. They are drawn once, whoever asks for them.
+
+    Raises DataError when the recipe's task writes no answers.
+    """
+    kept = workspace.cache / "pairs" / f"{fingerprint.short(digest)}.jsonl"
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        scratch = kept.with_name(f".{os.getpid()}-{kept.name}")
+        _draw(workspace, place, scratch)
+        scratch.replace(kept)
+    shutil.copyfile(kept, target)
+
+
+def _draw(workspace: Workspace, place: storage.Champion, target: Path) -> None:
     from adaptory.registry import head
     from adaptory.release.serving import load_release
     from adaptory.training.answers import generate

@@ -128,7 +128,7 @@ def _bring(workspace: Workspace, source: Source, file: str, digest: str, target:
     elif isinstance(place, storage.S3):
         transfer.download(place, digest, target)
     elif isinstance(place, storage.Champion):
-        champions.bring(workspace, place, target)
+        champions.bring(workspace, place, digest, target)
     else:
         assert isinstance(place, storage.Local)
         if _copied(_local_files(place.path, source)[file], target) != digest:
