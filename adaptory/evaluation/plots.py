@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from adaptory.profile.profile import EDGES, Profile
-from adaptory.progress import said
+from adaptory.progress import measured, said
 
 # What a loss is a mean of, by what the validation measured.
 _LOSSES = {
@@ -46,7 +46,7 @@ def confusion(scores: Path, path: Path, model: str = "candidate") -> None:
 
 
 def learning_curve(events: Path, path: Path) -> None:
-    """Training loss per step (thin) and its running mean, and the validation macro F1 after each epoch."""
+    """Training loss per step (thin) and its running mean, and what the validation measured after each epoch."""
     lines = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if line["event"] == "step"]
     epochs = [line for line in lines if line["event"] == "epoch"]
@@ -57,18 +57,20 @@ def learning_curve(events: Path, path: Path) -> None:
     axes.plot(at, loss, color=_SOFT, linewidth=0.6)
     axes.plot(at[window - 1 :], smooth, color=_FIRST, linewidth=2)
     axes.set_ylim(0, float(np.quantile(loss, 0.995)) * 1.1)
-    axes.set_xlim(0, at[-1] * 1.16)
-    axes.annotate(
-        "training loss", (at[-1], smooth[-1]), xytext=(6, 0), textcoords="offset points", color=_FIRST, fontsize=9, va="center"
-    )
+    axes.set_xlim(0, at[-1] * 1.04)
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel(_LOSSES.get(epochs[0]["measured"] if epochs else "", "loss"))
-    for epoch in epochs:
-        axes.axvline(epoch["step"], color=_SECOND, linewidth=0.8, linestyle=":")
-        axes.annotate(
-            f"epoch {epoch['epoch']}: validation\n{said(epoch)}",
-            (epoch["step"], axes.get_ylim()[1]), xytext=(-6, -6), textcoords="offset points",
-            ha="right", va="top", color=_SECOND, fontsize=9,
+    axes.set_ylabel(f"training loss: {_LOSSES.get(epochs[0]['measured'] if epochs else '', '')}".rstrip(": "), color=_FIRST)
+    if epochs:
+        right = axes.twinx()
+        right.spines[["top", "left"]].set_visible(False)
+        right.tick_params(colors=_INK, labelsize=9)
+        values = [measured(epoch) for epoch in epochs]
+        right.plot([epoch["step"] for epoch in epochs], values, color=_SECOND, linewidth=1.2, marker="o", markersize=4)
+        right.margins(y=0.25)
+        right.set_ylabel(f"validation {epochs[0]['measured']} after each epoch", color=_SECOND)
+        right.annotate(
+            said(epochs[-1]), (epochs[-1]["step"], values[-1]), xytext=(-2, 8), textcoords="offset points", ha="right",
+            color=_SECOND, fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )  # fmt: skip
     figure.savefig(path)
 

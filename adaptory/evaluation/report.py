@@ -171,6 +171,10 @@ def _training(run: Run, candidate: Candidate) -> str:
         f"{candidate.flops / 1e12:,.1f} TFLOP in {candidate.seconds:,.0f} s on {candidate.device}, "
         f"{candidate.peak_memory:.1f} GB.",
     ]
+    settings = candidate.training
+    if settings.sources or settings.max_rows:
+        most = f"at most {settings.max_rows:,} rows" if settings.max_rows else "the rows"
+        told.append(f"It learned from {most} of {', '.join(settings.sources) or 'all sources'}.")
     if candidate.predicted_seconds:
         planned = f"{candidate.predicted_seconds:,.0f} s"
         told.append(f"The plan said {planned} for steps and validation; they took {candidate.fit_seconds:,.0f} s.")
