@@ -60,7 +60,8 @@ def _draw(workspace: Workspace, place: storage.Champion, target: Path) -> None:
     table = some_rows(read_split(workspace, place.recipe, place.split), place.rows)
     asked = [(row, chat) for row, text in table.select("row", "messages").iter_rows() if len(chat := json.loads(text)) == 2]
     prompts = [model.made.prompt(chat[:-1]) for _, chat in asked]
-    longest = model.facts["longest"]
+    # What runs on for more than twice the right answer is the worse one already: it is cut there.
+    longest = [min(model.facts["longest"], 2 * len(model.made.response(chat[-1]["content"])) + 8) for _, chat in asked]
     drawn = [generate(model.model, model.made, prompts, longest, draw=_SEED + number)[0] for number in range(_SAMPLES)]
     with target.open("w", encoding="utf-8") as out:
         for (row, chat), *said in zip(asked, *drawn, strict=True):

@@ -58,10 +58,10 @@ def pairs(model: Any, goal: Objective, rows: Sequence[Example], trunk: Any = Non
 
 
 def generate(
-    model: Any, made: Renderer, prompts: Sequence[list[int]], longest: int, tell: Callable[[int], None] = lambda done: None,
-    draw: int | None = None,
+    model: Any, made: Renderer, prompts: Sequence[list[int]], longest: int | Sequence[int],
+    tell: Callable[[int], None] = lambda done: None, draw: int | None = None,
 ) -> tuple[list[str], list[bool]]:  # fmt: skip
-    """The most likely answer to each prompt, token by token, at most `longest` tokens; and whether it stopped by itself.
+    """The most likely answer to each prompt, token by token, at most `longest` tokens (or so many each); and whether it stopped.
     With `draw`, a seed, a random answer instead, each token as likely as the model thinks it is.
 
     Prompts of similar length are answered together, padded on the left; the same answers as one at a time.
@@ -70,7 +70,8 @@ def generate(
 
     texts, stopped = [""] * len(prompts), [False] * len(prompts)
     device, done = next(model.parameters()).device, 0
-    budget = [len(prompt) + longest for prompt in prompts]
+    limits = [longest] * len(prompts) if isinstance(longest, int) else longest
+    budget = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
     stops = _stops(model, made, random=draw is not None)
     model.eval()
     with torch.inference_mode(), devices.computing(device, "auto"):
@@ -85,9 +86,11 @@ def generate(
                 mask[row, begin : begin + len(prompts[place])] = 1
             if draw is not None:
                 torch.manual_seed(draw * 1_000_003 + done)
-            said = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=longest)
+            most = max(limits[place] for place in places)
+            said = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=most)
             new = said[:, 1 if made.kind == "seq2seq" else width :].tolist()
             for place, tokens in zip(places, new, strict=True):
+                tokens = tokens[: limits[place]]
                 end = next((at for at, token in enumerate(tokens) if token in stops), None)
                 texts[place], stopped[place] = made.decode(tokens[:end]), end is not None
             done += len(places)
