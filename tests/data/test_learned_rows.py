@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from adaptory import params, workspace
+from adaptory.data import some_rows
 from adaptory.errors import DataError
 from adaptory.run import Run
 from adaptory.training.setup import rows_of
@@ -49,3 +50,11 @@ def test_a_source_without_rows_in_a_split_is_told(prepared: Path) -> None:
     staged(prepared, **{"data.sources": sources})
     with pytest.raises(DataError, match=r"split 'train' has no row of training\.sources \(tweets\); name others"):
         learned(prepared, sources=["tweets"])
+
+
+def test_which_rows_are_taken_does_not_depend_on_their_order_and_hardly_on_new_ones(prepared: Path) -> None:
+    table = learned(prepared)
+    before = set(some_rows(table, 40)["row"])
+    assert set(some_rows(table.reverse(), 40)["row"]) == before
+    fewer = table.filter(~table["row"].is_in(list(table["row"])[:20]))
+    assert before - set(table["row"].head(20)) <= set(some_rows(fewer, 40)["row"]), "who was taken stays"
