@@ -33,14 +33,14 @@ def _weighed(choice: Choice, one: Tried) -> dict[str, Any]:
 
 
 def _halved(choice: Choice, one: Tried) -> dict[str, Any]:
-    return {
+    row = {
         "trial": _bold(choice, one),
         "trained": f"{one.share:.0%}",
         choice.measured: f"{one.score:.4f}" if one.score is not None else "failed",
         "training": f"{one.seconds:,.0f} s",
         "TFLOP": f"{one.flops / 1e12:,.1f}",
-        "why it failed": one.failed or "",
     }
+    return row | {"why it failed": one.failed or ""} if any(other.failed for other in choice.tried) else row
 
 
 def _bold(choice: Choice, one: Tried) -> str:
