@@ -138,14 +138,13 @@ def _measured(what: str, name: str, rows: int) -> dict[str, Any]:
     place = workspace.find()
     place.activate()
     now = run.current(place, recipe)
-    settings = now.recipe.training.model_copy(update=CONTESTANTS[what][name])
+    settings = now.recipe.training.model_copy(update=CONTESTANTS[what][name] | {"max_rows": rows})
     now = now.trained_with(settings)
     with tempfile.TemporaryDirectory() as scratch:
         now = replace(now, workspace=replace(place, home=Path(scratch), cache=Path(scratch) / "cache"))
         began = time.monotonic()
         work, facts = setup.setup(now, lambda event: None, 1e9)
         trunk = time.monotonic() - began if work.trunk else 0.0
-        work = replace(work, train=work.train[:rows])
         tokens = sum(row.learned if work.goal.name == "tokens" else row.length for row in work.train)
         before = resource.getrusage(resource.RUSAGE_SELF)
         began = time.monotonic()
