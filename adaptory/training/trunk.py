@@ -9,7 +9,8 @@ A store is a folder per (base, rendering, cut). Each extension adds one file of 
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,22 @@ class Trunk:
             self._open(index)
 
     def extend(self, sequences: Sequence[tuple[Sequence[int], Sequence[int] | None]], pad: int) -> int:
-        """Computes and keeps the sequences (ids, and which text a token is of) that are not there yet; returns how many."""
+        """Computes and keeps the sequences (ids, and which text a token is of) that are not there yet; returns how many.
+
+        Of several processes that need the same ones, one computes and the others wait for it.
+        """
+        if all(_name(*one) in self.places for one in sequences):
+            return 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _alone(self.folder):
+            for index in sorted(self.folder.glob("*.json")):
+                self._open(index)
+            return self._extend(sequences, pad)
+
+    def _extend(self, sequences: Sequence[tuple[Sequence[int], Sequence[int] | None]], pad: int) -> int:
         new = {_name(*one): one for one in sequences if _name(*one) not in self.places}
         if not new:
             return 0
-        self.folder.mkdir(parents=True, exist_ok=True)
         names = sorted(new)
         lengths = [len(new[name][0]) for name in names]
         starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -125,6 +137,22 @@ class Trunk:
         found = json.loads(index.read_bytes())
         states = np.memmap(index.with_suffix(".f32"), dtype=np.float32, mode="r").reshape(-1, found["width"])
         self.places |= {name: (states, start, length) for name, (start, length) in found["rows"].items()}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock; while it waits for it, it says so, and can be told to stop."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    while not lock.is_locked:
+        preemption.check()
+        with suppress(Timeout):
+            lock.acquire(timeout=2)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Caught(Exception):  # noqa: N818 - nothing went wrong

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from adaptory.training import adapter, curve, fit, forward, fused, objectives, validate
+from adaptory.training.trunk import Trunk, sequences_of
 from tests.support import ROOT
 from tests.training.toys import base, trajectory, work
 
@@ -44,6 +46,16 @@ def test_a_window_cut_into_any_micro_batches_gives_the_gradient_of_the_whole(tmp
 @pytest.mark.parametrize("method", ["lora", "freeze", "dora"])
 def test_a_cached_trunk_changes_nothing(tmp_path: Path, task: str, kind: str, method: str) -> None:
     close(run(tmp_path / "a", task, kind, method=method)[0], run(tmp_path / "b", task, kind, method=method, cache_trunk=True)[0])
+
+
+def test_of_two_that_need_the_same_trunk_at_once_one_computes_and_the_other_reads(tmp_path: Path) -> None:
+    ones = [work(tmp_path / name, "classification", "encoder", top_layers=2) for name in "ab"]
+    rows = sequences_of(ones[0].goal, ones[0].train)
+    trunks = [Trunk(one.model, 2, tmp_path / "trunk") for one in ones]
+    with ThreadPoolExecutor() as pool:
+        new = list(pool.map(lambda trunk: trunk.extend(rows, ones[0].goal.pad), trunks))
+    assert min(new) == 0 and max(new) == len(trunks[0].places) == len(trunks[1].places)
+    assert len(list((tmp_path / "trunk").glob("*.f32"))) == 1
 
 
 def test_a_head_on_cached_embeddings_is_a_head_on_the_network(tmp_path: Path) -> None:
