@@ -33,6 +33,7 @@ class Run:
     dataset: Dataset
     start: str | None = None  # digest of the release that training.start means now
     chosen: Training | None = None  # what a search, or the arbiter of methods, chose
+    compared: tuple[tuple[str, str], ...] = ()  # recipes of evaluation.compare, and the releases they mean now
 
     @property
     def settings(self) -> Training:
@@ -54,6 +55,7 @@ class Run:
             "schema": "run/v1",
             "training": self._training_key(self.recipe.training),
             "recipe": self.recipe.digest,
+            "compared": self.compared,
             "code": [code_digest(package) for package in ("search", "evaluation", "gate")],
         })
 
@@ -70,8 +72,9 @@ class Run:
         })
 
     def trained_with(self, settings: Training) -> "Run":
-        """The same run, whose candidate is trained with these settings."""
-        return replace(self, chosen=settings)
+        """The same run, whose candidate is trained with these settings, within the recipe's limits of today."""
+        limits = {name: getattr(self.recipe.training, name) for name in ("deadline", "memory")}
+        return replace(self, chosen=settings.model_copy(update=limits))
 
     def repeats(self) -> list["Run"]:
         """The runs that train the candidate again with other seeds, as evaluation.seeds asks."""
@@ -126,10 +129,13 @@ def on(workspace: Workspace, recipe: Recipe, dataset: Dataset) -> Run:
         if champion is None:
             raise RecipeError(f"training.start: {name!r} has no champion yet; run: adaptory retrain {name}")
         start = champion.release
+    compared = []
     for other in recipe.evaluation.compare:
-        if head(open_store(workspace.store), other) is None:
+        record = head(open_store(workspace.store), other)
+        if record is None:
             raise RecipeError(f"evaluation.compare: {other!r} has no champion yet; run: adaptory retrain {other}")
-    made = Run(workspace, recipe, dataset, start)
+        compared.append((other, record.release))
+    made = Run(workspace, recipe, dataset, start, None, tuple(compared))
     if recipe.chooses and (choice := read_choice(made.search_folder)):
         return made.trained_with(choice.training)
     return made

@@ -137,10 +137,9 @@ def _everyone(
         repeated = respond.load(again.candidate_folder, base, finished(again))
         answers.append(respond.respond(f"seed_{again.settings.seed}", "repeat", repeated, recipe, test, held, tell))
         del repeated
-    for name in recipe.evaluation.compare:
+    for name, release in run.compared:
         emit({"event": "stage", "what": f"scoring the champion of {name}"})
-        record = ledger.head(store, name)
-        assert record is not None, "the run was not made without it"
+        record = next(one for one in ledger.history(store, name) if one.release == release)
         answers.append(_champion(run, store, record, candidate, ours, test, tell, name))
     for name in recipe.evaluation.baselines:
         emit({"event": "stage", "what": f"scoring the baseline {name}"})

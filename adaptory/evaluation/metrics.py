@@ -40,7 +40,8 @@ def compare(
     """
     count = len(classes)
     models = []
-    parts = {source: _estimates(truth, answers, metrics, count, resamples, confidence, seed, source) for source in sources}
+    there = [source for source in sources if source in truth.sources]  # of no rows nothing is known
+    parts = {source: _estimates(truth, answers, metrics, count, resamples, confidence, seed, source) for source in there}
     whole, gaps = _estimates(truth, answers, metrics, count, resamples, confidence, seed, None)
     for place, model in enumerate(answers):
         models.append(ModelScores(

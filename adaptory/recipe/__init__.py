@@ -4,7 +4,7 @@
 documentation: docs/recipe.md is made from them.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -174,6 +174,11 @@ class Recipe(Frozen):
         needs_baseline = any(c.kind == "beats_baselines" for c in self.gate.criteria)
         if needs_baseline and not (self.evaluation.baselines or self.evaluation.compare):
             raise ValueError("gate asks for beats_baselines, but evaluation.baselines is empty, and compare too")
+        compared, taken = self.evaluation.compare, {"candidate", "champion", *get_args(Baseline)}
+        if len(set(compared)) < len(compared) or len(set(self.evaluation.baselines)) < len(self.evaluation.baselines):
+            raise ValueError("evaluation.compare and evaluation.baselines name each model once")
+        if mixed := [name for name in compared if name in taken or name.startswith("seed_")]:
+            raise ValueError(f"evaluation.compare: {', '.join(mixed)} is also the name of a baseline; rename that recipe")
         if self.name in self.evaluation.compare:
             raise ValueError("evaluation.compare names this recipe itself; its own champion is compared with anyway")
         return self

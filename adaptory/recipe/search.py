@@ -52,6 +52,8 @@ class Search(Frozen):
         for name, values in self.space.items():
             if name not in SEARCHED:
                 raise ValueError(f"search.space: {name!r} cannot be searched; these can: {', '.join(SEARCHED)}")
+            if name == "method" and isinstance(values, tuple) and "auto" in values:
+                raise ValueError("search.space.method: 'auto' is no method to train with; name the methods")
             if isinstance(values, tuple) and not values:
                 raise ValueError(f"search.space.{name} lists no value")
             for value in (values.low, values.high) if isinstance(values, Range) else values:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from adaptory.data import read_split, some_rows
+from adaptory.data import some_rows
 from adaptory.errors import StageError
 from adaptory.evaluation import baselines, metrics, respond
 from adaptory.evaluation.evaluate import reference, truth_of
@@ -21,7 +21,9 @@ from adaptory.recipe.training import ROW_TASKS, Training
 from adaptory.run import Run
 from adaptory.search.choice import Choice, Trial, Tried
 from adaptory.storage import open_store
+from adaptory.training import pause
 from adaptory.training.candidate import read as read_candidate
+from adaptory.training.setup import rows_of
 
 _PART = 3  # of the rows are learned from, one in so many
 _CALMER = 0.1  # of the adapters' rate, for weights of the base (Schulman et al. 2025, LoRA Without Regret)
@@ -35,8 +37,7 @@ def contestants(run: Run) -> tuple[Trial, ...]:
     own, asked = recipe.training, baselines.possible(recipe)
     blocks = int(network.config_of(run.workspace.data(recipe.name) / "base").num_hidden_layers)
     top = own.top_layers or max(1, blocks // 3)
-    count = _learnable(run)
-    most = -(-min(own.max_rows or count, count) // _PART)
+    most = -(-rows_of(run.trained_with(own), "train").height // _PART)
     plain = {"max_rows": most, "cache_trunk": False, "top_layers": None}
     calm = {"learning_rate": own.learning_rate * _CALMER}
     kept = {"top_layers": top, "cache_trunk": top < blocks and not own.packing and _stays(run)}
@@ -52,13 +53,6 @@ def contestants(run: Run) -> tuple[Trial, ...]:
     return tuple(Trial(number=n, name=name, training=made, baseline=base) for n, (name, made, base) in enumerate(ways))
 
 
-def _learnable(run: Run) -> int:
-    """About how many rows there are to learn from."""
-    count, card = run.dataset.rows("train"), run.dataset.card
-    wanted = sum(card.sources[name] for name in run.recipe.training.sources or card.sources)
-    return max(1, count * wanted // sum(card.sources.values()))
-
-
 def _stays(run: Run) -> bool:
     """Whether frozen blocks give the same in every epoch, so that it can be kept."""
     from adaptory.training import network
@@ -70,10 +64,11 @@ def _stays(run: Run) -> bool:
 
 def weigh(run: Run, emit: Callable[[dict[str, Any]], None]) -> Choice:
     """The choice among the contestants that were trained. Raises StageError when one was not."""
-    recipe, place = run.recipe, run.workspace
-    train = read_split(place, recipe.name, "train")
-    rows = some_rows(read_split(place, recipe.name, "validation"), recipe.evaluation.max_rows)
-    several, answers, latency = contestants(run), [], []
+    recipe, plain = run.recipe, run.trained_with(run.recipe.training)
+    train, rows = rows_of(plain, "train"), some_rows(rows_of(plain, "validation"), run.recipe.evaluation.max_rows)
+    failed = {one.number: why for one in contestants(run) if (why := _failure(run, one))}
+    several = [one for one in contestants(run) if one.number not in failed]
+    answers, latency = [], []
     for one in several:
         emit({"event": "stage", "what": f"{one.name} on {rows.height:,} validation rows"})
         given, took = _answers(run, one, train, rows)
@@ -97,7 +92,10 @@ def weigh(run: Run, emit: Callable[[dict[str, Any]], None]) -> Choice:
             trial=one, share=1.0, score=found.value, low=found.low, high=found.high, behind=ahead, latency=latency[number],
             **_cost(run, one),
         ))  # fmt: skip
-    return _proposed(run, tuple(tried), best, MEASURES[main].title, rows.height, sign)
+    made = _proposed(run, tuple(tried), best, MEASURES[main].title, rows.height, sign)
+    others = (one for one in contestants(run) if one.number in failed)
+    lost = (Tried(trial=one, share=1.0, score=None, failed=failed[one.number]) for one in others)
+    return made.model_copy(update={"tried": (*made.tried, *lost)})
 
 
 def _compared(truth: Any, classes: Any, settings: Any, answers: list[Answers], main: Any) -> tuple[
@@ -123,6 +121,17 @@ def _answers(run: Run, one: Trial, train: Any, rows: Any) -> tuple[Answers, floa
     return respond.respond(str(one.number), "candidate", loaded, recipe, rows, held), time.monotonic() - began
 
 
+def _failure(run: Run, one: Trial) -> str | None:
+    """Why this method could not be trained, if it could not."""
+    if one.training is None:
+        return None
+    made = run.trained_with(one.settings)
+    if read_candidate(made.candidate_folder):
+        return None
+    found = pause.read(made, 1.0)
+    return found.failed if found else None
+
+
 def _cost(run: Run, one: Trial) -> dict[str, Any]:
     if one.training is None:
         return {}
@@ -139,16 +148,21 @@ def _proposed(run: Run, tried: tuple[Tried, ...], best: int, measured: str, rows
         return number == best or (gap is not None and (gap[0] <= 0 if sign > 0 else gap[1] >= 0))
 
     equals = [number for number in range(len(tried)) if as_good(number)]
-    trained = [number for number in equals if tried[number].trial.training]
-    untrained = [tried[number].trial.name for number in equals if number not in trained]
-    if not trained:  # asking is ahead of all: the gate will say so; the best of the trained ones stands against it
-        numbers = [n for n in range(len(tried)) if tried[n].trial.training and tried[n].score is not None]
-        trained = [max(numbers, key=lambda n: sign * (tried[n].score or 0))]
-    number = min(trained, key=lambda n: (tried[n].flops, n))
-    winner = tried[number].trial
-    reason = f"{winner.name}: the cheapest that {tried[best].trial.name} is not measurably ahead of" * (number != best)
-    reason = reason or f"{winner.name}: measurably ahead of everything cheaper"
-    if untrained:
-        reason += f"; {' and '.join(untrained)} would do without training"
+    asked = [tried[number].trial.name for number in equals if not tried[number].trial.training]
+    able = [n for n in range(len(tried)) if tried[n].trial.training and tried[n].score is not None]
+    if not able:
+        raise StageError("no method could be trained; look at why in the runs of the trials, and change the recipe")
+    trained = [number for number in equals if number in able]
+    # Where asking is ahead of all that train, the best of these stands against it, and the gate will say so.
+    number = min(trained, key=lambda n: (tried[n].flops, n)) if trained else max(able, key=lambda n: sign * (tried[n].score or 0))
+    winner, ahead = tried[number].trial, tried[best].trial
+    if not trained:
+        reason = f"{winner.name}: the best that trains, but {ahead.name} is measurably ahead of it without training"
+    elif number != best:
+        reason = f"{winner.name}: the cheapest that {ahead.name} is not measurably ahead of"
+    else:
+        reason = f"{winner.name}: measurably ahead of everything cheaper" + " that trains" * bool(asked)
+    if trained and asked:
+        reason += f"; {' and '.join(asked)} would do without training"
     settings = winner.settings.model_copy(update={"max_rows": run.recipe.training.max_rows})
-    return Choice(measured=measured, rows=rows, tried=tried, chosen=number, training=settings, reason=reason)
+    return Choice(measured=measured, rows=rows, tried=tried, chosen=winner.number, training=settings, reason=reason)

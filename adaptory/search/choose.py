@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adaptory.errors import StageError
+from adaptory.errors import PlanError, StageError, TrainingError
 from adaptory.run import Run
 from adaptory.search import arbiter, choice, halving, space
 from adaptory.search.choice import Choice, Trial, Tried
@@ -24,7 +24,10 @@ def trials(run: Run) -> tuple[Trial, ...]:
 
 def choose(run: Run, train: Train, weigh: Callable[[], None]) -> Choice:
     """The settings to train the candidate with; chosen once, and read again after that."""
+    if not run.recipe.chooses:
+        raise StageError(f"{run.recipe.name!r} says all its settings itself; there is nothing to choose")
     if found := choice.read(run.search_folder):
+        _forget(run, found)
         return found
     if run.recipe.search:
         choice.write(run.search_folder, _halved(run, train))
@@ -54,15 +57,21 @@ def train_trial(run: Run, number: int, rung: int | None, emit: Emit, every: floa
     """Trains one trial as far as a rung, or to the end; nothing if that was done before."""
     from adaptory.training.candidate import train
 
-    several = trials(run)
+    several = trials(run) if run.recipe.chooses else ()
     if not 0 <= number < len(several) or not several[number].training:
         known = ", ".join(str(one.number) for one in several if one.training)
         raise StageError(f"no trial {number} that trains in the search of {run.recipe.name!r}; there are {known}")
     now = run.trained_with(several[number].settings)
-    if rung is None:
+    if rung is not None:
+        rungs = halving.rungs(len(several))
+        if not 0 <= rung < len(rungs):
+            raise StageError(f"the search of {run.recipe.name!r} has no rung {rung}; it has {len(rungs)}, from 0")
+        pause.attempt(now, rungs[rung][0], emit, every)
+        return
+    try:
         train(now, emit, every)
-    else:
-        pause.attempt(now, halving.rungs(len(several))[rung][0], emit, every)
+    except (TrainingError, PlanError) as fault:  # this method loses; the others are weighed
+        pause.failed(now, str(fault))
 
 
 def weigh(run: Run, emit: Emit) -> None:
@@ -79,7 +88,8 @@ def _halved(run: Run, train: Train) -> Choice:
             told[number] = _tried(run, several[number], share)
         alive = halving.best({number: told[number].score for number in alive}, keep)
         if not alive:
-            raise StageError(f"every trial failed; the first: {told[0].failed}")
+            failed = next((one.failed for one in told.values() if one.failed), None)
+            raise StageError(f"every trial that went on failed; the first: {failed}")
     winner, first = told[alive[0]], told[0]
     reason = f"trial {winner.trial.number} ({winner.trial.name}) is best of {len(several)}"
     if first.failed:

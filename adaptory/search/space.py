@@ -9,9 +9,11 @@ from adaptory.recipe.search import Range, Search, changed
 from adaptory.recipe.training import Training
 from adaptory.search.choice import Trial
 
+_DRAWS = 8  # for each trial that is wanted
+
 
 def trials(recipe: Recipe) -> tuple[Trial, ...]:
-    """The recipe's own settings, then as many drawn ones as `search.trials` asks.
+    """The recipe's own settings, then drawn ones, each once, as many as `search.trials` asks and the space has.
 
     Raises RecipeError for a draw whose settings cannot go together.
     """
@@ -29,9 +31,13 @@ def trials(recipe: Recipe) -> tuple[Trial, ...]:
     begin = {name: _inside(kind) for name, kind in kinds.items()}
     study.add_trial(optuna.create_trial(params=begin, distributions=kinds, value=0))
     found = [Trial(number=0, name="as the recipe says", training=own)]
-    for number in range(1, search.trials):
+    for _ in range(_DRAWS * search.trials):
+        if len(found) == search.trials:
+            break
         values = study.ask(kinds).params
-        found.append(Trial(number=number, name=_name(values), training=_settings(own, values, recipe, number)))
+        made = _settings(own, values, recipe, len(found))
+        if made not in [one.training for one in found]:  # a small space has fewer settings than were asked for
+            found.append(Trial(number=len(found), name=_name(values), training=made))
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """A LoRA layer and its base in one autograd step: the skinny products are added in place, and nothing is kept twice.
 
 y = x W' + b + s (x A') B' as peft computes it, to rounding; the weight of the base is frozen, so its gradient is never
-computed. On two AVX2 cores a layer takes 10 to 18% less time (docs/performance.md).
+computed. On two AVX2 cores a layer takes 10 to 18% less time (docs/log.md).
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
 """A training that pauses part of the way, to be compared with others: how good it is so far."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,22 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
             scores = validate(work.goal, work.model, work.validation, work.validation_reference, work.trunk)
             done = state.step / work.steps_per_epoch
             cost = planner.flops(work, sum(work.lengths)) * done
-            made = Pause(step=state.step, score=scores["score"], seconds=state.seconds, flops=cost, **facts)
+            score = scores["score"] if math.isfinite(scores["score"]) else None
+            failed = None if score is not None else "the loss on the validation rows is not finite"
+            made = Pause(step=state.step, score=score, failed=failed, seconds=state.seconds, flops=cost, **facts)
             told = {name: value for name, value in scores.items() if name != "score"}
             tell({"event": "epoch", "epoch": round(done, 2), "step": state.step, "measured": measured, **told})
         if not devices.rank():
             _write(_place(run, share), made)
         devices.wait()
     return made
+
+
+def failed(run: Run, reason: str) -> None:
+    """Notes that the run's training cannot be finished."""
+    made = Pause(step=0, planned_steps=0, score=None, measured="", failed=reason, seconds=0.0, flops=0.0, trainable=0)
+    run.candidate_folder.parent.mkdir(parents=True, exist_ok=True)
+    _write(_place(run, 1.0), made)
 
 
 def _place(run: Run, share: float) -> Path:

@@ -9,10 +9,12 @@ import pytest
 
 from adaptory import params, workspace
 from adaptory import run as runs
+from adaptory.errors import TrainingError
 from adaptory.gate import Evidence
 from adaptory.registry import tracking
-from adaptory.search import Choice
+from adaptory.search import Choice, choose
 from adaptory.search.choose import trials
+from adaptory.training import candidate
 from adaptory.training.candidate import read as read_candidate
 from tests.pipeline.conftest import run
 from tests.support import checkout, write_recipe
@@ -145,13 +147,34 @@ def test_the_arbiter_weighs_the_usual_methods_on_the_same_rows(searched: Path, t
     equals = [one for one in trained if one.behind is None or one.behind[0] <= 0]
     assert made.chosen == min(equals, key=lambda one: one.flops).trial.number
     assert made.training.max_rows is None, "the candidate learns from all rows"
-    candidate = next(
+    card = next(
         card for path in (copy / ".adaptory" / "runs" / "tiny").glob("candidate-*")
         if (card := read_candidate(path)) and card.digest == evidence(copy).candidate
     )  # fmt: skip
-    assert candidate.training == made.training
+    assert card.training == made.training
     assert made.reason in next((copy / ".adaptory" / "runs" / "tiny").glob("*/report/report.md")).read_text()
     assert "Traceback" not in done.stderr
+
+
+def test_a_method_that_cannot_be_trained_loses_and_the_others_are_weighed(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(searched, tmp_path / "copy", symlinks=True)
+    shutil.rmtree(copy / ".adaptory" / "runs")
+    write_recipe(copy, **{"training.method": "auto", "training.epochs": 1})
+    train = candidate.train
+
+    def starved(now: Any, *words: Any) -> Any:
+        if now.settings.method in ("full", "lora"):
+            raise TrainingError("out of memory at training step 1")
+        return train(now, *words)
+
+    monkeypatch.setattr(candidate, "train", starved)
+    made = choose.one_by_one(runs.current(workspace.find(copy), "tiny"), lambda event: None, 30.0)
+    failed = {one.trial.name for one in made.tried if one.failed == "out of memory at training step 1"}
+    assert failed == {"LoRA, top 1 of 2", "LoRA, every block", "the whole network"}
+    assert made.training.method in ("head", "freeze")
+    assert all(one.score is not None for one in made.tried if one.trial.name not in failed)
 
 
 def test_what_the_arbiter_tries_depends_on_the_task(searched: Path) -> None:

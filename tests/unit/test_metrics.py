@@ -130,3 +130,9 @@ def test_the_numbers_of_a_source_are_those_of_its_rows_alone() -> None:
             assert vars(found.by_source["a"][metric]) == pytest.approx(vars(wanted.metrics[metric]))
     told = [gap for gap in differences if gap.source == "a"]
     assert [vars(gap.estimate) for gap in told] == [pytest.approx(vars(gap.estimate)) for gap in gaps]
+
+
+def test_of_a_source_without_rows_nothing_is_measured() -> None:
+    truth, good, poor = sample()
+    models, differences = metrics.compare(truth, [good, poor], ALL, CLASSES, 300, 0.95, seed=1, sources=["nowhere"])
+    assert all(model.by_source == {} for model in models) and all(gap.source is None for gap in differences)

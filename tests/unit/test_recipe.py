@@ -120,6 +120,8 @@ def test_the_digest_counts_defaults_and_ignores_the_order_of_keys(tmp_path: Path
     ("changes", "told"),
     [
         ({"training.sources": ["novels"]}, "training.sources names novels, which data.sources does not"),
+        ({"evaluation.compare": ["tfidf"]}, "tfidf is also the name of a baseline"),
+        ({"evaluation.compare": ["a", "a"]}, "name each model once"),
         ({"evaluation.compare": ["tiny"]}, "evaluation.compare names this recipe itself"),
         ({"training.method": "auto", "training.peft": {"bias": "all"}}, "method 'auto' tries several methods"),
         ({"training.method": "auto", "training.start": "other"}, "method 'auto' makes none"),

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from adaptory.errors import RecipeError
 from adaptory.recipe import Recipe
+from adaptory.run import Run
 from adaptory.search import Choice, Trial, Tried, halving, report, space
 from tests.support import tiny_recipe
 
@@ -78,6 +79,7 @@ def test_every_draw_lies_in_the_space_and_leaves_the_other_settings_alone() -> N
         ({"rank": {"low": 4, "high": 2}}, "low 4 must be less than high 2"),
         ({"learning_rate": {"low": 0, "high": 1, "log": True}}, "log needs numbers above 0, and low is 0"),
         ({"rank": [0, 4]}, r"search\.space\.rank: Input should be greater than or equal to 1 \(found 0"),
+        ({"method": ["lora", "auto"]}, "'auto' is no method to train with"),
         ({"rank": []}, r"search\.space\.rank lists no value"),
         ({"method": ["lara"]}, r"search\.space\.method: Input should be 'auto', 'lora'"),
     ],
@@ -109,3 +111,16 @@ def test_the_table_tells_why_a_trial_failed_and_which_one_was_chosen() -> None:
     assert "| **1: rank 2** | 33% | 0.7100 | 12 s | 3.0 |  |" in page
     assert "| 0: as the recipe says | 11% | failed | 0 s | 0.0 | loss nan |" in page
     assert page.endswith("On 90 validation rows. Chosen: trial 1 is best of 2.")
+
+
+def test_no_settings_are_tried_twice_and_a_small_space_has_fewer_trials() -> None:
+    own = recipe().training
+    several = space.trials(recipe(space={"rank": [4, 8, 16]}, trials=8))
+    assert sorted(one.settings.rank for one in several) == sorted({own.rank, 4, 8, 16})
+    assert [one.number for one in several] == list(range(len(several)))
+
+
+def test_limits_of_time_and_memory_are_those_of_the_recipe_today() -> None:
+    changed = recipe().model_copy(update={"training": recipe().training.model_copy(update={"deadline": 90.0})})
+    now = Run(None, changed, None).trained_with(recipe().training)  # type: ignore[arg-type]
+    assert now.settings.deadline == 90.0
