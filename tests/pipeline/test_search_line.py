@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from adaptory import params, workspace
 from adaptory import run as runs
+from adaptory import workspace
 from adaptory.errors import TrainingError
 from adaptory.gate import Evidence
 from adaptory.registry import tracking
 from adaptory.search import Choice, choose
-from adaptory.search.choose import trials
 from adaptory.training import candidate
 from adaptory.training.candidate import read as read_candidate
 from tests.pipeline.conftest import run
@@ -175,10 +174,3 @@ def test_a_method_that_cannot_be_trained_loses_and_the_others_are_weighed(
     assert failed == {"LoRA, top 1 of 2", "LoRA, every block", "the whole network"}
     assert made.training.method in ("head", "freeze")
     assert all(one.score is not None for one in made.tried if one.trial.name not in failed)
-
-
-def test_what_the_arbiter_tries_depends_on_the_task(searched: Path) -> None:
-    place = workspace.find(searched)
-    recipe = params.load(place.recipes_file, "tiny")
-    now = runs.on(place, recipe, runs.current(place, "tiny").dataset)
-    assert len(trials(now)) == 3
