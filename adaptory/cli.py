@@ -9,7 +9,7 @@ from pathlib import Path
 from adaptory import __version__
 from adaptory.errors import UserError
 
-STAGES = ("fetch", "validate", "split", "base", "profile", "drift", "choose", "train", "weigh", "evaluate")
+STAGES = ("fetch", "validate", "split", "base", "profile", "drift", "choose", "train", "weigh", "evaluate", "explain")
 _EPILOG = """\
 examples:
   adaptory retrain sentiment                    new data to promoted adapter
@@ -85,6 +85,13 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     one.add_argument("recipe")
     one = verb("report", _report, "show the result of the last run again")
     one.add_argument("recipe")
+    one = verb("gate", _gate, "decide past runs again under another gate, or say what the next one can show")
+    one.add_argument("action", choices=["replay", "power"])
+    one.add_argument("recipe")
+    one.add_argument(
+        "--policy", type=Path, help="replay: a file with `gate:` (and `evaluation:`) as in a recipe (default: the recipe's)"
+    )
+    one.add_argument("--since", default="", help="replay: only decisions from this date on, e.g. 2026-11-01")
     one = verb("reconcile", _reconcile, "make MLflow's versions and aliases follow the ledger")
     one.add_argument("recipe")
     verb("ui", _ui, "open the MLflow and Prefect pages on this machine, until Ctrl-C")
@@ -167,6 +174,31 @@ def _report(words: argparse.Namespace) -> int:
     from adaptory import retrain
 
     return retrain.show_last(words.recipe)
+
+
+def _gate(words: argparse.Namespace) -> int:
+    from adaptory import params, run, workspace
+    from adaptory.storage import open_store
+
+    place = workspace.find()
+    store, recipe = open_store(place.store), params.load(place.recipes_file, words.recipe)
+    if words.action == "power":
+        from adaptory.evaluation.foresight import foresee
+
+        for one in foresee(run.current(place, words.recipe), store):
+            print(("" if one.enough else "warning: ") + one.said)
+        return 0
+    from adaptory.evaluation import replay
+
+    told = list(replay.replay(store, replay.policy(words.policy, recipe) if words.policy else recipe, words.since))
+    for line in told:
+        change = f"{line.then} -> {line.now}" if line.then != line.now else f"{line.then}, as then"
+        print(f"{line.time[:16].replace('T', ' ')}  {line.candidate[7:19]}  {change}")
+        print(f"    {line.reason}" + (f"\n    {line.later}" if line.later else ""))
+    more = sum(one.now == "PASS" and one.then != "PASS" for one in told)
+    fewer = sum(one.then == "PASS" and one.now != "PASS" for one in told)
+    print(f"{len(told)} decisions, each against the champion of its day: {more} more would be promoted, {fewer} fewer")
+    return 0
 
 
 def _reconcile(words: argparse.Namespace) -> int:

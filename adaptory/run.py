@@ -51,25 +51,36 @@ class Run:
     @property
     def key(self) -> str:
         """The digest of what the verdict depends on."""
-        return fingerprint.of_json({
-            "schema": "run/v1",
-            "training": self._training_key(self.recipe.training),
-            "recipe": self.recipe.digest,
-            "compared": self.compared,
-            "code": [code_digest(package) for package in ("search", "evaluation", "gate")],
-        })
+        return fingerprint.of_json(
+            {
+                "schema": "run/v1",
+                "training": self._training_key(self.recipe.training),
+                "recipe": self.recipe.digest,
+                "compared": self.compared,
+                "cases": self._cases,
+                "code": [code_digest(package) for package in ("search", "evaluation", "gate")],
+            }
+        )
+
+    @property
+    def _cases(self) -> str | None:
+        """The digest of the behavioural cases, if there is a file of them; the evaluation says it when there is not."""
+        path = self.workspace.root / (self.recipe.evaluation.cases or "")
+        return fingerprint.of_file(path) if path.is_file() else None
 
     def _training_key(self, settings: Training) -> str:
-        return fingerprint.of_json({
-            "schema": "training/v1",
-            "data": self.dataset.digest,
-            "base": self.dataset.base,
-            "task": self.recipe.task,
-            "training": plain(settings),
-            "start": self.start,
-            "code": code_digest("training"),
-            "libraries": {name: version(name) for name in _LIBRARIES},
-        })
+        return fingerprint.of_json(
+            {
+                "schema": "training/v1",
+                "data": self.dataset.digest,
+                "base": self.dataset.base,
+                "task": self.recipe.task,
+                "training": plain(settings),
+                "start": self.start,
+                "code": code_digest("training"),
+                "libraries": libraries(),
+            }
+        )
 
     def trained_with(self, settings: Training) -> "Run":
         """The same run, whose candidate is trained with these settings, within the recipe's limits of today."""
@@ -144,6 +155,11 @@ def on(workspace: Workspace, recipe: Recipe, dataset: Dataset) -> Run:
 def current(workspace: Workspace, recipe: str) -> Run:
     """The run on the data that lies in the workspace. Raises RecipeError or DataError."""
     return on(workspace, load(workspace.recipes_file, recipe), dataset_version(workspace, recipe))
+
+
+def libraries() -> dict[str, str]:
+    """The versions of the libraries that numbers depend on."""
+    return {name: version(name) for name in _LIBRARIES}
 
 
 def code_digest(package: str) -> str:

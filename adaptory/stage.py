@@ -16,16 +16,14 @@ def perform(stage: str, recipe: str, trial: int | None = None, rung: int | None 
     """
     place = workspace.find()
     place.activate()
-    if stage in ("drift", "choose", "train", "weigh", "evaluate"):
+    if stage in ("drift", "choose", "train", "weigh", "evaluate", "explain"):
         _perform_on_run(place, stage, recipe, trial, rung, seed)
     else:
         with timed(place, stage, recipe):
             _perform_on_data(place, stage, recipe)
 
 
-def _perform_on_run(
-    place: Workspace, stage: str, recipe: str, trial: int | None, rung: int | None, seed: int | None
-) -> None:
+def _perform_on_run(place: Workspace, stage: str, recipe: str, trial: int | None, rung: int | None, seed: int | None) -> None:
     from adaptory.search import choose
     from adaptory.training.candidate import finished, train
 
@@ -43,6 +41,11 @@ def _perform_on_run(
         from adaptory.profile.comparison import compare
 
         compare(now, open_store(place.store))
+    elif stage == "explain":
+        from adaptory.evaluation import read, refusal
+
+        if (evidence := read(now.folder)) and (found := refusal.explain(now, open_store(place.store), evidence)):
+            refusal.write(now.folder, found)
     else:
         from adaptory.evaluation import evaluate
 

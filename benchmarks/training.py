@@ -127,7 +127,7 @@ def _gap(what: str, found: dict[str, list[dict[str, Any]]], name: str) -> str:
     right, ours, theirs = (np.array(found[key][0][column]) for key, column in wanted)
     truth = Truth(tuple(map(str, range(len(right)))), ("test",) * len(right), right)
     answers = [Answers("ours", "candidate", ours), Answers("theirs", "baseline", theirs)]
-    gap = metrics.compare(truth, answers, ["macro_f1"], ("a", "b", "c"), 2000, 0.95, 1)[1][0].estimate
+    gap = metrics.compare(truth, answers, metrics.Plan(("macro_f1",), ("a", "b", "c")))[1][0].estimate
     return f"   [{gap.low:+.3f}, {gap.high:+.3f}] to {first}"
 
 

@@ -14,6 +14,7 @@ from tasks.compare import compare
 from tasks.decide import decide
 from tasks.evaluate import evaluate
 from tasks.fine_tune import fine_tune, repeat
+from tasks.foresee import foresee
 from tasks.prepare import prepare
 from tasks.promote import promote, settled
 
@@ -32,6 +33,7 @@ def retrain(recipe: str = "sentiment", accept_drift: bool = False) -> Outcome:
         return ended
     if held := compare(run, accept_drift):
         return held
+    foresee(run)
     run = choose(run)
     candidate = fine_tune(run)
     repeat(run)

@@ -4,8 +4,10 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from adaptory import progress
 from adaptory.evaluation import report
 from adaptory.gate import Evidence, Verdict, judge
+from adaptory.process import run_stage
 from adaptory.registry import head
 from adaptory.run import Run
 from adaptory.storage import open_store
@@ -19,6 +21,8 @@ def decide(run: Run, candidate: Candidate, evidence: Evidence) -> Verdict:
     champion = head(open_store(run.workspace.store), run.recipe.name)
     verdict = judge(evidence, run.recipe.gate, champion.candidate if champion else None)
     (run.folder / "verdict.json").write_text(verdict.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if verdict.outcome in ("FAIL", "INCONCLUSIVE"):
+        run_stage(run.workspace, "explain", run.recipe.name, progress.for_terminal())
     text = report.markdown(run, candidate, evidence, verdict)
     page = report.write(run, text)
     without_pictures = "\n".join(line for line in text.splitlines() if not line.startswith("!["))

@@ -8,7 +8,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from adaptory import progress
-from adaptory.evaluation import report
+from adaptory.evaluation import tables
 from adaptory.evaluation.evaluate import read
 from adaptory.evaluation.measures import MEASURES
 from adaptory.gate import Evidence
@@ -37,9 +37,9 @@ def evaluate(run: Run, candidate: Candidate) -> Evidence:
     create_table_artifact(
         key=key(run.recipe.name, "scores"),
         table=[
-            {"model": report.title(model, evidence).strip("*")}
-            | {MEASURES[metric].title: report.interval(found) for metric, found in model.metrics.items()}
-            for model in report.ordered(evidence)
+            {"model": tables.title(model, evidence).strip("*")}
+            | {MEASURES[metric].title: tables.interval(found) for metric, found in model.metrics.items()}
+            for model in tables.ordered(evidence)
         ],
         description=f"{evidence.rows:,} test rows, {evidence.confidence:.0%} intervals.",
     )

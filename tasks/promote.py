@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 
+from adaptory.evaluation import read as read_evidence
 from adaptory.gate import Evidence, Verdict
-from adaptory.registry import Judged, head, history, projection, read_judged, tracking, write_judged
+from adaptory.registry import Judged, decisions, head, history, projection, read_judged, tracking, write_judged
 from adaptory.registry.promotion import promote as promote_in_ledger
 from adaptory.release import fetch_release
 from adaptory.run import Outcome, Run
@@ -57,9 +58,12 @@ def _conclude(run: Run, verdict: Verdict) -> Outcome:
     version = champion.version if champion else None
     if verdict.outcome != "STALE":  # a stale comparison decided nothing, so it must be made again
         now = datetime.now(UTC).isoformat(timespec="seconds")
+        evidence = read_evidence(run.folder)
+        assert evidence is not None
+        decisions.keep(store, run.folder, evidence)
         write_judged(store, Judged(
             model=name, key=run.key, outcome=verdict.outcome, reason=verdict.reason, candidate=verdict.candidate,
-            champion_version=version, time=now,
+            champion_version=version, evidence=evidence.digest, time=now,
         ))  # fmt: skip
     return Outcome(
         recipe=name, outcome=verdict.outcome, reason=verdict.reason, version=version, folder=str(run.folder),

@@ -3,7 +3,7 @@
 import html
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,17 @@ class Typed:
     unreadable: frozenset[int] = frozenset()  # lines among them that were no row at all
 
 
-def schema(task: Task) -> dict[str, Any]:
+def schema(task: Task, slices: Iterable[str]) -> dict[str, Any]:
     """The columns of a table of rows. A row's name is unique within the recipe's data; no `group` means a group of its own."""
     import polars
 
     kinds = {"line": polars.UInt32, "value": polars.Float64}
-    return {name: kinds.get(name, polars.String) for name in (*NAMES, *CONTENT[task])}
+    return {name: kinds.get(name, polars.String) for name in (*NAMES, *CONTENT[task], *map(slice_column, slices))}
+
+
+def slice_column(name: str) -> str:
+    """Where a table of rows has the values of data.fields.slices; a row without one is in no such slice."""
+    return f"slice {name}"
 
 
 def typed(piece: Piece, name: str, source: Source, file: str, data: Data, task: Task) -> Typed:
@@ -51,9 +56,14 @@ def typed(piece: Piece, name: str, source: Source, file: str, data: Data, task: 
     cells = piece.parse()
     unreadable = frozenset(one.line for one in cells.refused)
     if not cells.table.height:
-        return Typed(polars.DataFrame(schema=schema(task)), cells.refused, unreadable)
+        return Typed(polars.DataFrame(schema=schema(task, data.fields.slices)), cells.refused, unreadable)
     columns = data.fields.columns(source)
-    table = cells.table.select(LINE, *(polars.col(column).alias(field) for field, column in columns.items()))
+    there = set(cells.table.columns)
+    sliced = [
+        (polars.col(column) if column in there else polars.lit(None)).cast(polars.String).alias(slice_column(name))
+        for name, column in data.fields.slices.items()
+    ]
+    table = cells.table.select(LINE, *(polars.col(column).alias(field) for field, column in columns.items()), *sliced)
     absent = [polars.when(polars.col(field).is_null()).then(polars.lit(f"no {column!r}")) for field, column in columns.items()]
     table = table.with_columns(polars.coalesce(absent).alias("absent"))
     reasons = [polars.col("absent")]
@@ -170,8 +180,9 @@ def _named(table: Any, name: str, file: str, data: Data, task: Task) -> Any:
         document = polars.Series("group", [f"prompt:{digest}" for digest in _digests(asked)], dtype=polars.String)
     else:
         document = polars.lit(None, dtype=polars.String)  # the row itself; not written twice
+    made = schema(task, data.fields.slices)
     places = {"source": polars.lit(name), "file": polars.lit(file), "group": document}
-    return table.with_columns(**places).select(*schema(task)).cast(schema(task))
+    return table.with_columns(**places).select(*made).cast(made)
 
 
 def leaks(table: Any, task: Task) -> Any:

@@ -115,7 +115,7 @@ def _write_splits(
 
     stays = np.ones(len(ranks), dtype=bool)
     stays[aside["index"].to_numpy()] = False
-    writers = {name: Shards(out, name, rows.schema(recipe.task)) for name in SPLITS}
+    writers = {name: Shards(out, name, rows.schema(recipe.task, recipe.data.fields.slices)) for name in SPLITS}
     counts: dict[str, dict[str, int]] = {name: dict.fromkeys(recipe.data.classes or ("rows",), 0) for name in SPLITS}
     sources: Counter[str] = Counter(dict.fromkeys(recipe.data.sources, 0))
     start = 0
@@ -164,7 +164,7 @@ def _with_bytes(workspace: Workspace, recipe: Recipe, table: Any) -> Iterator[An
         wanted = np.sort(part["line"].to_numpy())
         source = recipe.data.sources[name]
         found: dict[int, bytes] = {}
-        for piece in readers.pieces(path, name, source, sorted(set(recipe.data.fields.columns(source).values()))):
+        for piece in readers.pieces(path, name, source, recipe.data.fields.read(source)):
             low, high = np.searchsorted(wanted, [piece.first, piece.last + 1])
             found |= {int(line): piece.raw(int(line)) for line in wanted[low:high]}
         return part.with_columns(polars.Series("raw", [found[line] for line in part["line"]], dtype=polars.Binary))

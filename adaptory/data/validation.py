@@ -33,7 +33,10 @@ def validate(workspace: Workspace, recipe: Recipe) -> None:
     row, and when no rows are left.
     """
     with whole_folder(workspace.data(recipe.name) / "valid") as out:
-        good, bad = Shards(out, ROWS, rows.schema(recipe.task)), Shards(out, QUARANTINE, quarantine_schema())
+        good, bad = (
+            Shards(out, ROWS, rows.schema(recipe.task, recipe.data.fields.slices)),
+            Shards(out, QUARANTINE, quarantine_schema()),
+        )
         for name in recipe.data.sources:
             for path, file in raw_files(workspace, recipe.name, name):
                 _file(recipe, name, path, file, good, bad)
@@ -47,7 +50,7 @@ def _file(recipe: Recipe, name: str, path: Path, file: str, good: Shards, bad: S
     import polars
 
     source, data = recipe.data.sources[name], recipe.data
-    columns = sorted(set(data.fields.columns(source).values()))
+    columns = data.fields.read(source)
     reasons: Counter[str] = Counter()
     total, first = 0, None
 

@@ -4,6 +4,6 @@ Guarantees: candidate, champion and baselines answer the same rows; all interval
 the stored scores and a fixed seed, so they can be computed again without a model.
 """
 
-from adaptory.evaluation.evaluate import evaluate
+from adaptory.evaluation.evaluate import evaluate, read
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "read"]

@@ -110,9 +110,7 @@ def copy(ask: Ask) -> Answers:
 
 def longer(ask: Ask) -> Answers:
     """The longer answer is the better one: what raters are often found to prefer."""
-    sizes = [
-        len(chosen) - len(rejected) for chosen, rejected in zip(ask.test["chosen"], ask.test["rejected"], strict=True)
-    ]
+    sizes = [len(chosen) - len(rejected) for chosen, rejected in zip(ask.test["chosen"], ask.test["rejected"], strict=True)]
     return Answers("longer", KIND, score=np.array(sizes, dtype=np.float64))
 
 

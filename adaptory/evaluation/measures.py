@@ -1,20 +1,23 @@
-"""The metrics, each as sums over rows: what a row contributes, and the value of a sum.
+"""The metrics, each as a function of how often every row counts.
 
-Sums can be resampled by one matrix product, so a bootstrap of a corpus score costs no more than one of a mean. The values
-are those of scikit-learn, scipy and sacrebleu; tests hold them to that.
+Most are sums over rows, which are resampled by one matrix product, so a bootstrap of a corpus score costs no more than one of
+a mean. The values are those of scikit-learn, scipy and sacrebleu; tests hold them to that.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from adaptory.evaluation.calibration import BINS, brier, expected
+from adaptory.evaluation.ranks import roc_auc, spearman_r
 from adaptory.evaluation.scores import Answers, Floats, Truth
-from adaptory.recipe import Metric
+from adaptory.evaluation.sums import Statistic, columns, pearson, ratio, undefined
+from adaptory.recipe import OF_A_CLASS, Metric
 
 # What must survive a translation as it is: %(name)s, %s, %d, {name}, {0}, <b>, &amp;
 PLACEHOLDER = re.compile(r"%\([^)]*\)[#0\- +]*\d*\.?\d*[a-zA-Z]|%[sdrif%]|\{[^{}\s]*\}|</?[a-zA-Z][^<>]*>|&[a-z]+;")
@@ -22,22 +25,23 @@ PLACEHOLDER = re.compile(r"%\([^)]*\)[#0\- +]*\d*\.?\d*[a-zA-Z]|%[sdrif%]|\{[^{}
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric: `parts` gives rows x sums, `value` turns sums (resamples x sums) into values; NaN where undefined."""
+    """A metric: `of` prepares it for one model's answers; what it gives back values any weighting of the rows."""
 
-    parts: Callable[[Truth, Answers, int], Floats]
-    value: Callable[[Floats], Floats]
+    of: Callable[[Truth, Answers, int], Statistic]
     title: str
     signature: str
+    # rows x sums, and sums -> values, where a metric is made of sums: they can be exchanged row by row between two models.
+    sums: tuple[Callable[[Truth, Answers, int], Floats], Callable[[Floats], Floats]] | None = None
 
 
-def _columns(*columns: Any) -> Floats:
-    return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+def _summed(
+    parts: Callable[[Truth, Answers, int], Floats], value: Callable[[Floats], Floats], title: str, signature: str
+) -> Measure:
+    def of(truth: Truth, answers: Answers, classes: int) -> Statistic:
+        rows = parts(truth, answers, classes)
+        return lambda weights: value(weights @ rows)
 
-
-def _ratio(sums: Floats) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: Floats = sums[:, 0] / sums[:, 1]
-    return found
+    return Measure(of, title, signature, (parts, value))
 
 
 def _confusion(truth: Truth, answers: Answers, classes: int) -> Floats:
@@ -47,40 +51,58 @@ def _confusion(truth: Truth, answers: Answers, classes: int) -> Floats:
     return cells
 
 
-def _macro_f1(sums: Floats) -> Floats:
-    """Mean F1 of the classes; a class never met and never picked counts 0."""
+def _by_class(sums: Floats) -> tuple[Floats, Floats, Floats]:
+    """Hits, rows, and picks of every class (draws x classes each)."""
     classes = round(sums.shape[1] ** 0.5)
     confusion = sums.reshape(-1, classes, classes)
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    both = confusion.sum(axis=1) + confusion.sum(axis=2)
-    f1: Floats = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
-    return f1.mean(axis=1)  # type: ignore[no-any-return]
+    return np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(axis=2), confusion.sum(axis=1)
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def _f1(sums: Floats) -> Floats:
+    hits, rows, picks = _by_class(sums)
+    return _share(2 * hits, rows + picks)
+
+
+def _macro_f1(sums: Floats) -> Floats:
+    """Mean F1 of the classes; a class never met and never picked counts 0."""
+    return _f1(sums).mean(axis=1)  # type: ignore[no-any-return]
+
+
+def _weighted_f1(sums: Floats) -> Floats:
+    rows = _by_class(sums)[1]
+    return ratio(columns((_f1(sums) * rows).sum(axis=1), rows.sum(axis=1)))
+
+
+def of_class(metric: Metric, place: int) -> Measure:
+    """Precision, recall or F1 of one class, on all rows."""
+    values: dict[str, Callable[[Floats], Floats]] = {
+        "precision": lambda sums: _share(_by_class(sums)[0], _by_class(sums)[2])[:, place],
+        "recall": lambda sums: _share(_by_class(sums)[0], _by_class(sums)[1])[:, place],
+        "f1": lambda sums: _f1(sums)[:, place],
+    }
+    return _summed(_confusion, values[metric], metric, "of this class; 0 where nothing is to be divided by")
 
 
 def _hits(truth: Truth, answers: Answers, classes: int) -> Floats:
-    return _columns(truth.labels == answers.picked, np.ones(len(truth.rows)))
+    return columns(truth.labels == answers.picked, np.ones(len(truth.rows)))
 
 
-def _moments(truth: Truth, answers: Answers, classes: int) -> Floats:
+def _pearson_r(truth: Truth, answers: Answers, classes: int) -> Statistic:
     assert truth.values is not None and answers.score is not None
     if np.ptp(answers.score) == 0:  # rounding must not turn a constant's correlation into a number
-        return np.zeros((len(truth.rows), 6))
+        return undefined
     x, y = answers.score - answers.score.mean(), truth.values - truth.values.mean()
-    return _columns(np.ones(len(x)), x, y, x * x, y * y, x * y)
-
-
-def _pearson(sums: Floats) -> Floats:
-    n, x, y, xx, yy, xy = sums.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        covariance = xy / n - x * y / n**2
-        spread = (xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2)
-        found: Floats = np.where(spread > 0, covariance / np.sqrt(np.abs(spread)), np.nan)
-    return found
+    rows = columns(np.ones(len(x)), x, y, x * x, y * y, x * y)
+    return lambda weights: pearson(weights @ rows)
 
 
 def _errors(truth: Truth, answers: Answers, classes: int) -> Floats:
     assert truth.values is not None and answers.score is not None
-    return _columns(np.abs(truth.values - answers.score), np.ones(len(truth.rows)))
+    return columns(np.abs(truth.values - answers.score), np.ones(len(truth.rows)))
 
 
 def _corpus(make: Callable[[], Any]) -> tuple[Callable[[Truth, Answers, int], Floats], Callable[[Floats], Floats]]:
@@ -114,7 +136,7 @@ def _chrf() -> Any:
 def _equal(truth: Truth, answers: Answers, classes: int) -> Floats:
     assert answers.texts is not None
     same = [said.strip() == right.strip() for said, right in zip(answers.texts, truth.texts, strict=True)]
-    return _columns(same, np.ones(len(same)))
+    return columns(same, np.ones(len(same)))
 
 
 def _survival(truth: Truth, answers: Answers, classes: int) -> Floats:
@@ -123,37 +145,71 @@ def _survival(truth: Truth, answers: Answers, classes: int) -> Floats:
     wanted = [Counter(PLACEHOLDER.findall(text)) for text in truth.asked]
     found = [Counter(PLACEHOLDER.findall(text)) for text in answers.texts]
     kept = [(want & have).total() for want, have in zip(wanted, found, strict=True)]
-    return _columns(kept, [want.total() for want in wanted])
+    return columns(kept, [want.total() for want in wanted])
 
 
 def _stops(truth: Truth, answers: Answers, classes: int) -> Floats:
-    return _columns(answers.stopped, np.ones(len(truth.rows)))
+    return columns(answers.stopped, np.ones(len(truth.rows)))
 
 
 def _likelihood(truth: Truth, answers: Answers, classes: int) -> Floats:
-    return _columns(answers.loss, answers.tokens)
+    return columns(answers.loss, answers.tokens)
 
 
 def _perplexity(sums: Floats) -> Floats:
-    return np.exp(np.minimum(_ratio(sums), 700))
+    return np.exp(np.minimum(ratio(sums), 700))
 
 
 def _preferred(truth: Truth, answers: Answers, classes: int) -> Floats:
     assert answers.score is not None
     # A tie is half a hit: a model that says the same of both knows nothing.
-    return _columns((answers.score > 0) + 0.5 * (answers.score == 0), np.ones(len(truth.rows)))
+    return columns((answers.score > 0) + 0.5 * (answers.score == 0), np.ones(len(truth.rows)))
+
+
+def credit(truth: Truth, answers: Answers) -> Floats:
+    """How well each row was answered, by itself; more is better. What two models are compared by, row by row."""
+    found: Any
+    if truth.labels is not None and answers.picked is not None:
+        found = truth.labels == answers.picked
+    elif truth.values is not None and answers.score is not None:
+        found = -np.abs(truth.values - answers.score)
+    elif answers.texts is not None:
+        pairs = zip(answers.texts, truth.texts, strict=True)
+        found = [_chrf().sentence_score(said, [right]).score for said, right in pairs]
+    elif answers.loss is not None and answers.tokens is not None:
+        found = -answers.loss / np.maximum(answers.tokens, 1)
+    else:
+        assert answers.score is not None
+        found = (answers.score > 0) + 0.5 * (answers.score == 0)
+    return np.asarray(found, dtype=np.float64)
 
 
 MEASURES: dict[Metric, Measure] = {
-    "macro_f1": Measure(_confusion, _macro_f1, "macro F1", "F1 per class, unweighted mean, absent classes 0"),
-    "accuracy": Measure(_hits, _ratio, "accuracy", "share of rows"),
-    "pearson_r": Measure(_moments, _pearson, "Pearson r", "score against the value behind the class"),
-    "mae": Measure(_errors, _ratio, "mean absolute error", "in units of the value"),
-    "bleu": Measure(*_corpus(_bleu), "BLEU", "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"),
-    "chrf": Measure(*_corpus(_chrf), "chrF", "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"),
-    "exact_match": Measure(_equal, _ratio, "exact match", "share of answers equal to the right one, outer spaces aside"),
-    "placeholders": Measure(_survival, _ratio, "placeholders", "share of the placeholders of the question"),
-    "stopped": Measure(_stops, _ratio, "stopped by itself", "share of answers that ended before the limit"),
-    "perplexity": Measure(_likelihood, _perplexity, "perplexity", "exp(nats per token of this base)"),
-    "reward_accuracy": Measure(_preferred, _ratio, "preference accuracy", "share of pairs ranked as the person did, ties half"),
+    "macro_f1": _summed(_confusion, _macro_f1, "macro F1", "F1 per class, unweighted mean, absent classes 0"),
+    "weighted_f1": _summed(_confusion, _weighted_f1, "weighted F1", "F1 per class, mean weighted by the rows of the class"),
+    "accuracy": _summed(_hits, ratio, "accuracy", "share of rows"),
+    "roc_auc": Measure(roc_auc, "ROC AUC", "one class against the rest, unweighted mean, ties half"),
+    "brier": Measure(brier, "Brier score", "sum over the classes of squared differences, 0 to 2"),
+    "ece": Measure(expected(scaled=False), "calibration error", f"ECE of the picked class, {BINS} equal bins"),
+    "ece_fitted": Measure(
+        expected(scaled=True), "calibration error at its temperature", "the same, temperature from validation rows"
+    ),
+    "pearson_r": Measure(_pearson_r, "Pearson r", "score against the value behind the class"),
+    "spearman_r": Measure(spearman_r, "Spearman r", "Pearson r of mid-ranks"),
+    "mae": _summed(_errors, ratio, "mean absolute error", "in units of the value"),
+    "bleu": _summed(*_corpus(_bleu), "BLEU", "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"),
+    "chrf": _summed(*_corpus(_chrf), "chrF", "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"),
+    "exact_match": _summed(_equal, ratio, "exact match", "share of answers equal to the right one, outer spaces aside"),
+    "placeholders": _summed(_survival, ratio, "placeholders", "share of the placeholders of the question"),
+    "stopped": _summed(_stops, ratio, "stopped by itself", "share of answers that ended before the limit"),
+    "perplexity": _summed(_likelihood, _perplexity, "perplexity", "exp(nats per token of this base)"),
+    "reward_accuracy": _summed(_preferred, ratio, "preference accuracy", "share of pairs ranked as the person did, ties half"),
 }
+
+
+def measure(metric: Metric, where: str | None, classes: Sequence[str]) -> Measure:
+    """The measure of a metric; in a slice `class=...`, of that class."""
+    if metric in OF_A_CLASS:
+        assert where is not None
+        return of_class(metric, list(classes).index(where.removeprefix("class=")))
+    return MEASURES[metric]

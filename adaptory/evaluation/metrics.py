@@ -1,134 +1,148 @@
-"""The numbers and their intervals: every model resampled with the same draws of rows.
+"""The numbers and their intervals: what of scores becomes evidence. Arithmetic on stored answers: no model, no clock."""
 
-So the interval of a difference knows that both models met the same easy and hard rows (Koehn, EMNLP 2004).
-"""
-
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from adaptory.evaluation.measures import MEASURES
-from adaptory.evaluation.scores import Answers, Floats, Ints, Truth
-from adaptory.gate.evidence import ClassScores, Difference, Estimate, ModelScores
-from adaptory.recipe import Metric
+from adaptory.evaluation import resampling
+from adaptory.evaluation.measures import MEASURES, credit, measure
+from adaptory.evaluation.scores import Answers, Floats, Truth
+from adaptory.gate.evidence import Difference, Estimate, ModelScores, Paired
+from adaptory.recipe import CALIBRATION, LOWER, OF_A_CLASS, Metric, Recipe
 
-_CHUNK = 200  # resamples drawn at a time, to bound memory
+SUPPORT = 20  # rows that a slice must have to be measured
 
 
-def values(
-    truth: Truth, answers: Answers, metrics: Sequence[Metric], classes: int, rows: Ints | None = None
-) -> dict[Metric, float | None]:
-    """Each metric on the rows (or all of them); None where it is not defined."""
-    pick = slice(None) if rows is None else rows
-    found: dict[Metric, float | None] = {}
-    for metric in metrics:
-        sums = MEASURES[metric].parts(truth, answers, classes)[pick].sum(axis=0, keepdims=True)
-        value = float(MEASURES[metric].value(sums)[0])
-        found[metric] = value if math.isfinite(value) else None
-    return found
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how chance is."""
+
+    metrics: tuple[Metric, ...]  # the main metric first
+    classes: tuple[str, ...]
+    resamples: int = 2000
+    confidence: float = 0.95
+    seed: int = 12345
+    level: float | None = None  # one-sided, at which differences to the champion are judged; None: that of the confidence
+    bca: bool = False
+    in_slices: tuple[Metric, ...] = ()  # what is measured there; a class has its own three
+
+    def of_slice(self, name: str) -> tuple[Metric, ...]:
+        """What is measured in a slice."""
+        return OF_A_CLASS if name.startswith("class=") else self.in_slices
+
+
+def plan(recipe: Recipe, level: float | None = None) -> Plan:
+    """What a recipe measures: in slices, its main metric, what the gate asks there, and r where there is one."""
+    told = recipe.evaluation
+    asked = [one.metric for one in recipe.gate.asked if one.metric not in OF_A_CLASS]
+    first: tuple[Metric, ...] = (recipe.metrics[0], *(one for one in recipe.metrics if one == "pearson_r"))
+    return Plan(
+        metrics=recipe.metrics, classes=recipe.data.classes, resamples=told.resamples, confidence=told.confidence,
+        seed=told.seed, level=level, bca=told.interval == "bca", in_slices=tuple(dict.fromkeys((*first, *asked))),
+    )  # fmt: skip
+
+
+def values(truth: Truth, answers: Answers, metrics: Sequence[Metric], classes: int) -> dict[Metric, float | None]:
+    """Each metric on the rows; None where it is not defined."""
+    once = np.ones((1, len(truth.rows)))
+    found = {metric: float(MEASURES[metric].of(truth, answers, classes)(once)[0]) for metric in metrics}
+    return {metric: value if np.isfinite(value) else None for metric, value in found.items()}
 
 
 def compare(
-    truth: Truth, answers: list[Answers], metrics: Sequence[Metric], classes: tuple[str, ...], resamples: int,
-    confidence: float, seed: int, sources: Sequence[str] = (),
-) -> tuple[tuple[ModelScores, ...], tuple[Difference, ...]]:  # fmt: skip
-    """Every model's numbers with intervals, and the paired differences of the first model to all others.
-
-    On all rows, and again on those of each of `sources`.
-    """
-    count = len(classes)
-    models = []
-    there = [source for source in sources if source in truth.sources]  # of no rows nothing is known
-    parts = {source: _estimates(truth, answers, metrics, count, resamples, confidence, seed, source) for source in there}
-    whole, gaps = _estimates(truth, answers, metrics, count, resamples, confidence, seed, None)
-    for place, model in enumerate(answers):
-        models.append(ModelScores(
-            name=model.name,
-            kind=model.kind,  # type: ignore[arg-type]
-            metrics=whole[place],
-            classes=per_class(truth, model, classes),
-            slices={name: values(truth, model, metrics, count, np.flatnonzero(rows)) for name, rows in slices(truth).items()},
-            by_source={source: found[place] for source, (found, _) in parts.items()},
-        ))  # fmt: skip
-    differences = [*gaps, *(gap for _, found in parts.values() for gap in found)]
-    return tuple(models), tuple(differences)
+    truth: Truth, answers: Sequence[Answers], plan: Plan
+) -> tuple[tuple[ModelScores, ...], tuple[Difference, ...], tuple[Paired, ...]]:
+    """Every model's numbers with intervals, on all rows and in every slice with enough of them; and how the first model
+    differs from each other one, as a whole and row by row."""
+    whole, gaps = _measured(truth, answers, plan, None)
+    inside: list[dict[str, dict[Metric, Estimate]]] = [{} for _ in answers]
+    differences = list(gaps)
+    for name in _measurable(truth, plan):
+        found, more = _measured(truth, answers, plan, name)
+        for place, one in enumerate(found):
+            inside[place][name] = one
+        differences += more
+    models = tuple(
+        ModelScores(name=m.name, kind=m.kind, metrics=whole[n], slices=inside[n], temperature=m.temperature)  # type: ignore[arg-type]
+        for n, m in enumerate(answers)
+    )
+    return models, tuple(differences), tuple(_duels(truth, answers, plan))
 
 
-def _estimates(
-    truth: Truth, answers: list[Answers], metrics: Sequence[Metric], count: int, resamples: int, confidence: float, seed: int,
-    source: str | None,
-) -> tuple[list[dict[Metric, Estimate]], list[Difference]]:  # fmt: skip
-    rows = None if source is None else np.flatnonzero(np.array(truth.sources) == source)
-    drawn = [resampled(truth, model, metrics, count, resamples, seed, rows) for model in answers]
-    points = [values(truth, model, metrics, count, rows) for model in answers]
-    found = [{m: estimate(point[m], draws[m], confidence) for m in point} for point, draws in zip(points, drawn, strict=True)]
-    gaps = [
-        Difference(
-            other=model.name,
-            metric=metric,
-            estimate=estimate(_minus(points[0][metric], point[metric]), drawn[0][metric] - draws[metric], confidence),
-            source=source,
-        )
-        for model, point, draws in zip(answers[1:], points[1:], drawn[1:], strict=True)
-        for metric in point
+def slices(truth: Truth) -> dict[str, Any]:
+    """Which rows are in each slice; an empty one is none."""
+    return {name: rows for name, rows in truth.slices.items() if rows.any()}
+
+
+def _measurable(truth: Truth, plan: Plan) -> list[str]:
+    return [name for name, rows in truth.slices.items() if rows.sum() >= SUPPORT and plan.of_slice(name)]
+
+
+def _measured(
+    truth: Truth, answers: Sequence[Answers], plan: Plan, where: str | None
+) -> tuple[list[dict[Metric, Estimate]], list[Difference]]:
+    metrics = plan.metrics if where is None else plan.of_slice(where)
+    if where is not None and not where.startswith("class="):  # F1 of a class is of all rows
+        rows = np.flatnonzero(truth.slices[where])
+        truth, answers = truth.take(rows), [one.take(rows) for one in answers]
+    values_, drawn, left_out = _drawn(truth, answers, metrics, plan, where)
+    found = [
+        {m: resampling.estimate(_point(values_[n, m]), drawn[n, m], plan.confidence, left_out.get((n, m))) for m in metrics}
+        for n in range(len(answers))
     ]
+    gaps = []
+    for n, m in [(n, m) for n in range(1, len(answers)) for m in metrics]:
+        value, gap = _point(values_[0, m] - values_[n, m]), drawn[0, m] - drawn[n, m]
+        out = left_out[0, m] - left_out[n, m] if left_out else None
+        estimate = resampling.estimate(value, gap, plan.confidence, out)
+        bound = None
+        if plan.level is not None and answers[n].kind == "champion" and estimate.value is not None:
+            low, high = resampling.ends(estimate.value, gap, plan.level, out)
+            bound = Estimate(value=estimate.value, low=low, high=high, deviation=estimate.deviation)
+        gaps.append(Difference(other=answers[n].name, metric=m, estimate=estimate, slice=where, bound=bound))
     return found, gaps
 
 
-def per_class(truth: Truth, answers: Answers, classes: tuple[str, ...]) -> dict[str, ClassScores]:
-    """Precision, recall and F1 of each class; nothing in a task without classes."""
-    if truth.labels is None:
-        return {}
-    from sklearn.metrics import precision_recall_fscore_support
-
-    table = precision_recall_fscore_support(truth.labels, answers.picked, labels=list(range(len(classes))), zero_division=0)
-    return {
-        name: ClassScores(precision=float(p), recall=float(r), f1=float(f), rows=int(n))
-        for name, p, r, f, n in zip(classes, *table, strict=True)
-    }
-
-
-def estimate(value: float | None, draws: Floats, confidence: float) -> Estimate:
-    """A value with its percentile interval; undefined if the value, or any draw of it, is."""
-    if value is None or not math.isfinite(value) or not np.isfinite(draws).all():
-        return Estimate(value=None, low=None, high=None)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return Estimate(value=value, low=float(low), high=float(high))
+def _drawn(
+    truth: Truth, answers: Sequence[Answers], metrics: Iterable[Metric], plan: Plan, where: str | None
+) -> tuple[dict[tuple[int, Metric], float], dict[tuple[int, Metric], Floats], dict[tuple[int, Metric], Floats]]:
+    """Of every model and metric: the value, its values on every draw of rows, and (for BCa) with rows left out."""
+    rows, classes = len(truth.rows), len(plan.classes)
+    asked = {(n, m): measure(m, where, plan.classes).of(truth, one, classes) for n, one in enumerate(answers) for m in metrics}
+    once = np.ones((1, rows))
+    found = {key: float(value(once)[0]) for key, value in asked.items()}
+    drawn: dict[tuple[int, Metric], list[Floats]] = {key: [] for key in asked}
+    for weights in resampling.draws(rows, plan.resamples, plan.seed):
+        for key, value in asked.items():
+            drawn[key].append(value(weights))
+    left = {key: value(resampling.leave_out(rows)) for key, value in asked.items()} if plan.bca else {}
+    return found, {key: np.concatenate(several) for key, several in drawn.items()}, left
 
 
-def slices(truth: Truth) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which rows are in each slice: those of a source, and those with a mark (if there are any)."""
-    sources = np.array(truth.sources)
-    found = {name: sources == name for name in sorted(set(truth.sources))}
-    return found | {name: rows for name, rows in truth.marks.items() if rows.any()}
+def _duels(truth: Truth, answers: Sequence[Answers], plan: Plan) -> Iterable[Paired]:
+    """The first model against every other one, row by row."""
+    main = MEASURES[plan.metrics[0]]
+    earned = [credit(truth, one) for one in answers]
+    for place, other in enumerate(answers[1:], start=1):
+        chance = None
+        if main.sums and other.kind != "repeat":
+            parts, value = main.sums
+            ours, theirs = (parts(truth, one, len(plan.classes)) for one in (answers[0], other))
+            chance = resampling.permuted(ours, theirs, value, plan.resamples, plan.seed)
+        yield resampling.duel(other.name, earned[0], earned[place], chance)
 
 
-def resampled(
-    truth: Truth, answers: Answers, metrics: Sequence[Metric], classes: int, resamples: int, seed: int,
-    rows: Ints | None = None,
-) -> dict[Metric, Floats]:  # fmt: skip
-    """Each metric on `resamples` draws of the rows (or all); the same seed draws the same rows for every model."""
-    pick = slice(None) if rows is None else rows
-    parts = {metric: MEASURES[metric].parts(truth, answers, classes)[pick] for metric in metrics}
-    found: dict[Metric, list[Floats]] = {metric: [] for metric in metrics}
-    for weights in draws(len(truth.rows) if rows is None else len(rows), resamples, seed):
-        for metric in metrics:
-            found[metric].append(MEASURES[metric].value(weights @ parts[metric]))
-    return {metric: np.concatenate(several) for metric, several in found.items()}
+def _point(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
-def draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each row is drawn, in each resample."""
-    random = np.random.default_rng(seed)
-    for start in range(0, resamples, _CHUNK):
-        count = min(_CHUNK, resamples - start)
-        picked = random.integers(0, rows, size=(count, rows))
-        offsets = np.arange(count)[:, None] * rows
-        yield np.bincount((picked + offsets).ravel(), minlength=count * rows).reshape(count, rows).astype(float)
+def main_table(metrics: Iterable[Metric]) -> list[Metric]:
+    """What the first table of a report shows; calibration has its own."""
+    return [metric for metric in metrics if metric not in CALIBRATION]
 
 
-def _minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
+def better(metric: Metric, value: float) -> float:
+    """The value, turned so that more is better."""
+    return -value if metric in LOWER else value

@@ -7,14 +7,17 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from adaptory.evaluation import report
+from adaptory.evaluation import tables
 from adaptory.evaluation.evaluate import read
 from adaptory.evaluation.measures import MEASURES
+from adaptory.evaluation.report import PAGE
 from adaptory.gate import Evidence, Verdict
+from adaptory.recipe import CALIBRATION
 from adaptory.run import Outcome
 
 _COLOUR = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "STALE": "yellow", "CHAMPION_BROKEN": "red"}
 _METRICS = 3  # shown; the report has all
+_ASIDE = ("accuracy", "weighted_f1", "stopped", *CALIBRATION)
 _MARK = {"pass": "[green]✓[/]", "fail": "[red]✗[/]", "inconclusive": "[yellow]?[/]", "not asked": "[dim]–[/]"}
 
 
@@ -33,15 +36,15 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
 
 
 def _table(evidence: Evidence) -> Table:
-    metrics = [metric for metric in evidence.of("candidate")[0].metrics if metric not in ("accuracy", "stopped")][:_METRICS]
+    metrics = [metric for metric in evidence.of("candidate")[0].metrics if metric not in _ASIDE][:_METRICS]
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column(f"on the same {evidence.rows:,} test rows", no_wrap=True)
     for metric in metrics:
         table.add_column(MEASURES[metric].title, justify="right")
-    for model in report.ordered(evidence):
+    for model in tables.ordered(evidence):
         style = "bold" if model.kind == "candidate" else None
-        cells = [report.interval(model.metrics[metric]) for metric in metrics]
-        table.add_row(report.title(model, evidence).strip("*"), *cells, style=style)
+        cells = [tables.interval(model.metrics[metric]) for metric in metrics]
+        table.add_row(tables.title(model, evidence).strip("*"), *cells, style=style)
     table.caption = f"in brackets: {evidence.confidence:.0%} bootstrap intervals"
     table.caption_justify = "left"
     return table
@@ -63,7 +66,7 @@ def _where(outcome: Outcome) -> RenderableType:
     else:
         kept = f"{outcome.recipe} v{outcome.version}, unchanged" if outcome.version else "none yet"
         table.add_row("champion", kept)
-    page = Path(outcome.folder) / "report" / report.PAGE
+    page = Path(outcome.folder) / "report" / PAGE
     here = Path.cwd()
     table.add_row("report", str(page.relative_to(here) if page.is_relative_to(here) else page))
     table.add_row("servers", "adaptory ui   (MLflow and Prefect in the browser)")

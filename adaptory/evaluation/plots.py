@@ -1,13 +1,19 @@
-"""The pictures of a report, as PNG files: confusion matrix, learning curve, the data."""
+"""The pictures of a report, as PNG files: confusions, slices, honesty of chances, learning curve, the data."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adaptory.evaluation.calibration import BINS, bins, fitted
+from adaptory.evaluation.measures import MEASURES
+from adaptory.evaluation.scores import Answers, Truth
+from adaptory.gate import Evidence, ModelScores
 from adaptory.profile.profile import EDGES, Profile
 from adaptory.progress import measured, said
+from adaptory.recipe import LOWER, Metric
 
 # What a loss is a mean of, by what the validation measured.
 _LOSSES = {
@@ -17,31 +23,76 @@ _LOSSES = {
 _INK, _SOFT, _FIRST, _SECOND = "#1f2933", "#9aa5b1", "#1f6feb", "#d1495b"
 
 
-def confusion(scores: Path, path: Path, model: str = "candidate") -> None:
-    """Which class was taken for which: rows per cell, shaded by the share of the true class."""
-    import polars
+def confusions(truth: Truth, models: Sequence[tuple[str, Answers]], classes: Sequence[str], path: Path) -> None:
+    """Which class was taken for which, one model beside the other: rows per cell, shaded by the share of the true class."""
+    assert truth.labels is not None
+    figure, many = _figures(1 + 3.6 * len(models), 3.9, len(models))
+    for axes, (name, model) in zip(many, models, strict=True):
+        assert model.picked is not None
+        counts = np.zeros((len(classes), len(classes)), dtype=int)
+        np.add.at(counts, (truth.labels, model.picked), 1)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(*counts.shape):
+            colour = "white" if shares[row, column] > 0.5 else _INK
+            text = f"{counts[row, column]:,}\n{shares[row, column]:.0%}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9 if len(classes) < 6 else 6)
+        axes.set_xticks(range(len(classes)), classes)
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xlabel(f"class the {name} picked")
+        axes.set_ylabel("true class")
+        axes.tick_params(length=0)
+        for side in axes.spines.values():
+            side.set_visible(False)
+    figure.savefig(path)
 
-    table = polars.read_parquet(scores).filter(polars.col("model") == model)
-    classes = [name.removeprefix("chance_") for name in table.columns if name.startswith("chance_")]
-    counts = np.array([
-        [table.filter((polars.col("label") == true) & (polars.col("picked") == picked)).height for picked in classes]
-        for true in classes
-    ])
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = _figure(4.6, 3.9)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(*counts.shape):
-        colour = "white" if shares[row, column] > 0.5 else _INK
-        text = f"{counts[row, column]:,}\n{shares[row, column]:.0%}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set_xlabel("class the candidate picked")
-    axes.set_ylabel("true class")
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.set_title(f"{counts.sum():,} test rows", fontsize=10, loc="left", color=_INK)
+
+def forest(evidence: Evidence, other: ModelScores, against: str, metric: Metric, path: Path) -> None:
+    """The difference to another model in every slice, with its interval; of a class, in its F1."""
+    lines = [("all rows", evidence.rows, evidence.difference(other.name, metric))]
+    for name, found in evidence.of("candidate")[0].slices.items():
+        of = "f1" if name.startswith("class=") else metric
+        if of in found:
+            lines.append((name, evidence.slice_rows.get(name, 0), evidence.difference(other.name, of, name)))
+    there = [(name, rows, gap) for name, rows, gap in lines if gap is not None and gap.value is not None]
+    figure, axes = _figure(9.0, 0.8 + 0.28 * len(there))
+    for place, (name, _, gap) in enumerate(reversed(there)):
+        low, value, high = gap.low or 0.0, gap.value or 0.0, gap.high or 0.0
+        better = (-high if metric in LOWER and not name.startswith("class=") else low) > 0
+        worse = (low if metric in LOWER and not name.startswith("class=") else -high) > 0
+        colour = _FIRST if better else _SECOND if worse else _SOFT
+        axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(value, place, "s", color=colour, markersize=6 if place == len(there) - 1 else 4.5)
+    axes.axvline(0, color=_INK, linewidth=0.8)
+    axes.set_yticks(range(len(there)), [f"{name}  ({rows:,})" for name, rows, _ in reversed(there)])
+    axes.set_ylim(-0.6, len(there) - 0.4)
+    axes.tick_params(axis="y", length=0)
+    side = "better to the left" if metric in LOWER else "better to the right"
+    axes.set_xlabel(f"candidate minus {against}: {MEASURES[metric].title}, of a class F1 (rows in brackets; {side})")
+    figure.savefig(path)
+
+
+def reliability(truth: Truth, models: Sequence[tuple[str, Answers]], path: Path) -> None:
+    """Of the rows whose likeliest class got such a chance, how many are of it: on the diagonal, chances are honest."""
+    assert truth.labels is not None
+    figure, axes = _figure(4.9, 3.9)
+    axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=0.8)
+    for (name, model), colour in zip(models, (_FIRST, _SECOND), strict=False):
+        assert model.chances is not None
+        curves = [(name, model.chances, "-")]
+        if model.temperature:
+            curves.append((f"{name}, temperature {model.temperature:.2f}", fitted(model.chances, model.temperature), ":"))
+        for label, chances, style in curves:
+            count, sure, right = bins(chances, truth.labels).reshape(-1, 3, BINS).sum(axis=0)
+            some = count >= 10
+            axes.plot(
+                sure[some] / count[some], right[some] / count[some], style, marker="o", markersize=3, color=colour, label=label
+            )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("chance of the picked class (bins of 10 rows or more)")
+    axes.set_ylabel("share of them that is right")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
     figure.savefig(path)
 
 

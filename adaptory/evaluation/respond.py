@@ -61,7 +61,7 @@ def respond(
     if recipe.task == "sft":
         prompts = [one.made.prompt(json.loads(chat)[:-1]) for chat in table["messages"]]
         return written(name, kind, one, prompts, recipe, tell)
-    rows = _rows(one, recipe, table)
+    rows = rows_of(one, recipe, table)
     if recipe.task == "text":
         # Everyone is asked to guess the same tokens, whatever was hidden in its own training.
         asked = {"seed": recipe.training.seed, "masked": recipe.training.masked}
@@ -87,7 +87,7 @@ def written(
     return Answers(name, kind, texts=tuple(texts), stopped=np.array(stopped))
 
 
-def _rows(one: Loaded, recipe: Recipe, table: Any) -> list[Example]:
+def rows_of(one: Loaded, recipe: Recipe, table: Any) -> list[Example]:
     """The rows as this model reads them; of classes and values cut as in training, of pairs whole."""
     made = one.made if recipe.task != "preference" else replace(one.made, max_tokens=_WHOLE)
     loose = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_quarantine": 1.0})})

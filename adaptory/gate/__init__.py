@@ -4,7 +4,8 @@ Guarantees: the same evidence and criteria give the same verdict on any machine;
 scores never turns a PASS into anything else; missing evidence, NaN and ties never pass.
 """
 
-from adaptory.gate.decide import Finding, Verdict, judge
-from adaptory.gate.evidence import Difference, Estimate, Evidence, ModelScores
+from adaptory.gate.criteria import Finding
+from adaptory.gate.decide import Verdict, judge
+from adaptory.gate.evidence import Case, Difference, Estimate, Evidence, Look, ModelScores, Paired
 
-__all__ = ["Difference", "Estimate", "Evidence", "Finding", "ModelScores", "Verdict", "judge"]
+__all__ = ["Case", "Difference", "Estimate", "Evidence", "Finding", "Look", "ModelScores", "Paired", "Verdict", "judge"]

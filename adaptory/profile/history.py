@@ -41,6 +41,14 @@ def fetch(store: ObjectStore, model: str, data: str, cache: Path) -> Path | None
     return folder
 
 
+def version(store: ObjectStore, model: str, data: str) -> Dataset | None:
+    """The dataset version itself; None if nothing was kept of it."""
+    try:
+        return Dataset.model_validate_json(store.get(f"{_place(model, data)}/{VERSION}"))
+    except NotFound:
+        return None
+
+
 def trained_on(folders: list[Path], hashes: Any) -> Any:
     """Of each text hash: whether it stood in the training split of any of these versions. A numpy array."""
     import polars

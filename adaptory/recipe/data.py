@@ -95,6 +95,8 @@ class Fields(Frozen):
     """The column that holds the better answer (preference)."""
     rejected: str | None = None
     """The column that holds the worse answer (preference)."""
+    slices: dict[Name, str] = Field(default={})
+    """Name -> column: its values cut the test rows into slices `<name>=<value>`."""
 
     @model_validator(mode="after")
     def _compiles(self) -> "Fields":
@@ -106,15 +108,25 @@ class Fields(Frozen):
             raise ValueError("both group and group_pattern name the document; keep one")
         if self.group_pattern and not self.id:
             raise ValueError("group_pattern reads the id, but fields.id names no column")
+        if taken := set(self.slices) & {"source", "class", "words", "text", "history"}:
+            raise ValueError(
+                f"fields.slices: {', '.join(sorted(taken))} names slices that every evaluation has; take another name"
+            )
         return self
 
     def columns(self, source: Source) -> dict[str, str]:
         """Field -> column of this source, for every field that is set."""
         return self.given() | source.fields
 
+    def read(self, source: Source) -> list[str]:
+        """Every column of this source that is read."""
+        return sorted({*self.columns(source).values(), *self.slices.values()})
+
     def given(self) -> dict[str, str]:
         """Field -> column, for every field that is set."""
-        columns = {name: column for name, column in self.model_dump(exclude={"group_pattern", "label"}).items() if column}
+        columns = {
+            name: column for name, column in self.model_dump(exclude={"group_pattern", "label", "slices"}).items() if column
+        }
         return columns | ({"label": self.label.column} if self.label else {})
 
 

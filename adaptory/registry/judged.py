@@ -16,6 +16,7 @@ class Judged(Frozen):
     reason: str
     candidate: str
     champion_version: int | None  # who was champion when this was done
+    evidence: str | None = None  # digest
     time: str
 
 

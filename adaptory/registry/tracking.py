@@ -166,8 +166,10 @@ def log_evidence(workspace: Workspace, run_id: str, evidence: Evidence) -> None:
             prefix = f"test/{metric}" if model.kind == "candidate" else f"test/{model.name}/{metric}"
             numbers |= {prefix: found.value, f"{prefix}_low": found.low, f"{prefix}_high": found.high}
         if model.kind == "candidate":
-            for name, one in model.classes.items():
-                numbers |= {f"test/{name}/precision": one.precision, f"test/{name}/recall": one.recall, f"test/{name}/f1": one.f1}
+            for where, inside in model.slices.items():
+                of_class = where.startswith("class=")
+                name = where.removeprefix("class=") if of_class else where.replace("=", "/")
+                numbers |= {f"test/{name}/{metric}": one.value for metric, one in inside.items()}
     log_metrics(workspace, run_id, numbers)
 
 

@@ -2,7 +2,7 @@
 
 from adaptory import fingerprint
 from adaptory.gate import Evidence, Verdict
-from adaptory.recipe import Recipe
+from adaptory.recipe import OF_A_CLASS, Recipe
 from adaptory.training.candidate import Candidate
 
 
@@ -15,9 +15,11 @@ def model_card(recipe: Recipe, candidate: Candidate, evidence: Evidence, verdict
         if found.value is not None and found.low is not None and found.high is not None
     )
     classes = "\n".join(
-        f"| {name} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} | {one.rows:,} |"
-        for name, one in scores.classes.items()
-    )
+        f"| {name} | " + " | ".join(f"{found[metric].value:.3f}" for metric in OF_A_CLASS)
+        + f" | {evidence.slice_rows.get(f'class={name}', 0):,} |"
+        for name in candidate.classes
+        if all((found := scores.slices.get(f"class={name}", {})).get(metric) for metric in OF_A_CLASS)
+    )  # fmt: skip
     findings = "\n".join(f"- {finding.criterion}: {finding.outcome} ({finding.reason})" for finding in verdict.findings)
     into = f" into {', '.join(candidate.classes)}" if candidate.classes else ""
     by_class = f"| class | precision | recall | F1 | rows |\n|---|---:|---:|---:|---:|\n{classes}\n" if classes else ""

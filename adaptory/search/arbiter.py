@@ -6,16 +6,17 @@ those that the best is not measurably ahead of is proposed.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from adaptory.data import some_rows
 from adaptory.errors import StageError
 from adaptory.evaluation import baselines, metrics, respond
-from adaptory.evaluation.evaluate import reference, truth_of
+from adaptory.evaluation.contestants import reference
+from adaptory.evaluation.evaluate import truth_of
 from adaptory.evaluation.measures import MEASURES
-from adaptory.evaluation.report import NAMES
 from adaptory.evaluation.scores import Answers
-from adaptory.gate.evidence import Difference, ModelScores
+from adaptory.evaluation.tables import NAMES
 from adaptory.recipe import LOWER
 from adaptory.recipe.training import ROW_TASKS, Training
 from adaptory.run import Run
@@ -76,13 +77,13 @@ def weigh(run: Run, emit: Callable[[dict[str, Any]], None]) -> Choice:
         latency.append(1000 * took / rows.height)
     main = recipe.metrics[0]
     truth = truth_of(recipe, rows, {})
-    asked = (truth, recipe.data.classes, recipe.evaluation)
-    models, _ = _compared(*asked, answers, main)
+    chance = replace(metrics.plan(recipe), metrics=(main,), in_slices=())
+    models, _, _ = metrics.compare(truth, answers, chance)
     values = [model.metrics[main].value for model in models]
     sign = -1 if main in LOWER else 1
     best = max((n for n, value in enumerate(values) if value is not None), key=lambda n: sign * (values[n] or 0))
     # Everyone's distance to the best, on the same draws of rows.
-    _, gaps = _compared(*asked, [answers[best], *(a for n, a in enumerate(answers) if n != best)], main)
+    _, gaps, _ = metrics.compare(truth, [answers[best], *(a for n, a in enumerate(answers) if n != best)], chance)
     behind = {gap.other: gap.estimate for gap in gaps}
     tried = []
     for number, (one, model) in enumerate(zip(several, models, strict=True)):
@@ -96,12 +97,6 @@ def weigh(run: Run, emit: Callable[[dict[str, Any]], None]) -> Choice:
     others = (one for one in contestants(run) if one.number in failed)
     lost = (Tried(trial=one, share=1.0, score=None, failed=failed[one.number]) for one in others)
     return made.model_copy(update={"tried": (*made.tried, *lost)})
-
-
-def _compared(truth: Any, classes: Any, settings: Any, answers: list[Answers], main: Any) -> tuple[
-    tuple[ModelScores, ...], tuple[Difference, ...]
-]:  # fmt: skip
-    return metrics.compare(truth, answers, [main], classes, settings.resamples, settings.confidence, settings.seed)
 
 
 def _answers(run: Run, one: Trial, train: Any, rows: Any) -> tuple[Answers, float]:

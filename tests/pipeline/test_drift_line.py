@@ -87,6 +87,6 @@ def test_f39_a_fifth_of_the_labels_flipped_promotes_nothing_also_when_a_person_a
     assert len(history(open_store(str(folder / ".adaptory" / "store")), "tiny")) == 1
     last = json.loads((folder / ".adaptory" / "runs" / "tiny" / "last.json").read_text())
     found = Evidence.model_validate_json((Path(last["folder"]) / "evidence.json").read_bytes())
-    assert found.slice_rows["golden"] == found.rows == 200
-    assert "new since the champion" not in found.slice_rows, "every evaluation row was there before"
+    assert found.slice_rows["source=golden"] == found.rows == 200
+    assert "history=new" not in found.slice_rows, "every evaluation row was there before"
     assert "Beside the data of v1: needs approval" in (Path(last["folder"]) / "report" / "report.md").read_text()

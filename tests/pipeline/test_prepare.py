@@ -8,8 +8,9 @@ import pytest
 
 from adaptory import params, run, workspace
 from adaptory.data import read_split
-from adaptory.evaluation.evaluate import FRESH, SEEN, history_marks
+from adaptory.evaluation.slices import slices_of
 from adaptory.profile import history
+from adaptory.recipe import NEW, SEEN
 from adaptory.registry import append
 from adaptory.storage import open_store
 from tests.pipeline.conftest import run as adaptory
@@ -56,7 +57,7 @@ def test_what_a_champion_was_trained_on_is_marked_when_it_turns_up_in_an_evaluat
     first = run.current(place, "tiny")
     trained = set(read_split(place, "tiny", "train")["text"])
     there = {text for split in ("train", "validation", "test") for text in read_split(place, "tiny", split)["text"]}
-    assert not history_marks(first, store, read_split(place, "tiny", "test"))[SEEN].any(), "no champion, no history"
+    assert SEEN not in slices_of(first, store, read_split(place, "tiny", "test")), "no champion, no history"
     history.keep(store, "tiny", first.dataset, place.data("tiny") / "profile")
     assert append(store, record(1, None, data=first.dataset.digest))
     write_recipe(folder, **{"data.split.salt": "another"})
@@ -64,9 +65,9 @@ def test_what_a_champion_was_trained_on_is_marked_when_it_turns_up_in_an_evaluat
     adaptory(folder, "prepare", "tiny")
     second = run.current(place, "tiny")
     test = read_split(place, "tiny", "test")
-    marks = history_marks(second, store, test)
+    marks = slices_of(second, store, test)
     assert marks[SEEN].tolist() == [text in trained for text in test["text"]]
-    assert marks[FRESH].tolist() == [text not in there for text in test["text"]]
+    assert marks[NEW].tolist() == [text not in there for text in test["text"]]
     assert 0 < np.count_nonzero(marks[SEEN]) < len(test)
-    assert np.count_nonzero(marks[FRESH])
+    assert np.count_nonzero(marks[NEW])
     assert params.load(place.recipes_file, "tiny").evaluation.exclude_seen is False

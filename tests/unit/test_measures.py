@@ -8,6 +8,7 @@ from sklearn.metrics import mean_absolute_error
 
 from adaptory.evaluation import metrics
 from adaptory.evaluation.measures import MEASURES, PLACEHOLDER
+from adaptory.evaluation.resampling import draws
 from adaptory.evaluation.scores import Answers, Truth
 
 RIGHT = ["Le chat est sur le tapis.", "Enregistrer %(name)s", "Aucun résultat", "{count} pages", "Bonjour le monde"] * 6
@@ -31,8 +32,8 @@ def test_bleu_and_chrf_are_sacrebleus_and_carry_its_signature() -> None:
 
 def test_a_resampled_corpus_score_is_the_score_of_the_rows_that_were_drawn() -> None:
     truth, answers = pair()
-    drawn = metrics.resampled(truth, answers, ("bleu", "chrf"), 0, 3, seed=5)
-    for place, counts in enumerate(next(metrics.draws(30, 3, seed=5)).astype(int)):
+    drawn = {m: np.concatenate([MEASURES[m].of(truth, answers, 0)(w) for w in draws(30, 3, seed=5)]) for m in ("bleu", "chrf")}
+    for place, counts in enumerate(next(draws(30, 3, seed=5)).astype(int)):
         rows = np.repeat(np.arange(30), counts)
         said, right = [SAID[row] for row in rows], [RIGHT[row] for row in rows]
         assert drawn["bleu"][place] == pytest.approx(BLEU().corpus_score(said, [right]).score)

@@ -1,18 +1,26 @@
 """The numbers are those of scikit-learn and scipy; the intervals are those of a paired bootstrap over rows."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, pearsonr
-from sklearn.metrics import accuracy_score, f1_score
+from scipy.stats import bootstrap, pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, roc_auc_score
 
 from adaptory.evaluation import metrics
+from adaptory.evaluation.measures import MEASURES
+from adaptory.evaluation.metrics import Plan
+from adaptory.evaluation.resampling import draws
 from adaptory.evaluation.scores import Answers, Truth, from_chances
 from adaptory.recipe import Metric
 
 CLASSES = ("negative", "neutral", "positive")
 ALL: tuple[Metric, ...] = ("macro_f1", "accuracy", "pearson_r")
+
+
+def compare(truth: Truth, answers: list[Answers], resamples: int, seed: int, **more: Any) -> Any:
+    return metrics.compare(truth, answers, Plan(ALL, CLASSES, resamples, seed=seed, **more))
 
 
 def sample(rows: int = 400, seed: int = 0) -> tuple[Truth, Answers, Answers]:
@@ -41,21 +49,31 @@ def test_values_are_the_libraries() -> None:
 
 def test_a_draw_is_scored_as_the_libraries_would_score_its_rows() -> None:
     truth, good, _ = sample(60)
-    assert truth.values is not None
-    drawn = metrics.resampled(truth, good, ALL, 3, 5, seed=7)
-    weights = next(metrics.draws(60, 5, seed=7))
+    assert truth.values is not None and truth.labels is not None and good.picked is not None and good.chances is not None
+    asked = (*ALL, "weighted_f1", "roc_auc", "brier", "spearman_r")
+    weights = next(draws(60, 5, seed=7))
+    drawn = {metric: MEASURES[metric].of(truth, good, 3)(weights) for metric in asked}  # type: ignore[index]
     for place, counts in enumerate(weights.astype(int)):
         rows = np.repeat(np.arange(60), counts)
         assert len(rows) == 60
-        macro = f1_score(truth.labels[rows], good.picked[rows], average="macro", labels=[0, 1, 2], zero_division=0)
-        assert drawn["macro_f1"][place] == pytest.approx(macro)
-        assert drawn["accuracy"][place] == pytest.approx(accuracy_score(truth.labels[rows], good.picked[rows]))
-        assert drawn["pearson_r"][place] == pytest.approx(pearsonr(good.score[rows], truth.values[rows]).statistic)
+        right, picked, chances = truth.labels[rows], good.picked[rows], good.chances[rows]
+        score, value = good.score[rows], truth.values[rows]  # type: ignore[index]
+        expected = {
+            "macro_f1": f1_score(right, picked, average="macro", labels=[0, 1, 2], zero_division=0),
+            "weighted_f1": f1_score(right, picked, average="weighted", labels=[0, 1, 2], zero_division=0),
+            "accuracy": accuracy_score(right, picked),
+            "roc_auc": roc_auc_score(right, chances, multi_class="ovr", average="macro", labels=[0, 1, 2]),
+            "brier": brier_score_loss(right, chances, labels=[0, 1, 2], scale_by_half=False),
+            "pearson_r": pearsonr(score, value).statistic,
+            "spearman_r": spearmanr(score, value).statistic,
+        }
+        for metric, wanted in expected.items():
+            assert drawn[metric][place] == pytest.approx(wanted, abs=1e-9), metric
 
 
 def test_the_interval_of_a_difference_is_scipys_paired_bootstrap() -> None:
     truth, good, poor = sample()
-    _, differences = metrics.compare(truth, [good, poor], ALL, CLASSES, 4000, 0.95, seed=1)
+    _, differences, _ = compare(truth, [good, poor], 4000, 1)
     ours = next(d.estimate for d in differences if d.metric == "accuracy")
 
     def gap(labels: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
@@ -72,7 +90,7 @@ def test_the_interval_of_a_difference_is_scipys_paired_bootstrap() -> None:
 def test_pairing_narrows_the_interval_of_two_models_that_err_on_the_same_rows() -> None:
     truth, good, _ = sample()
     twin = Answers("twin", "baseline", np.where(np.arange(400) % 100 == 0, 1, good.picked), good.score, None)
-    models, differences = metrics.compare(truth, [good, twin], ALL, CLASSES, 1000, 0.95, seed=1)
+    models, differences, _ = compare(truth, [good, twin], 1000, 1)
     own = models[0].metrics["accuracy"]
     gap = next(d.estimate for d in differences if d.metric == "accuracy")
     assert own.low is not None and own.high is not None and gap.low is not None and gap.high is not None
@@ -81,22 +99,22 @@ def test_pairing_narrows_the_interval_of_two_models_that_err_on_the_same_rows() 
 
 def test_identical_answers_differ_by_exactly_nothing() -> None:
     truth, good, _ = sample()
-    _, differences = metrics.compare(truth, [good, good], ALL, CLASSES, 500, 0.95, seed=1)
+    _, differences, _ = compare(truth, [good, good], 500, 1)
     for difference in differences:
         assert (difference.estimate.value, difference.estimate.low, difference.estimate.high) == (0, 0, 0)
 
 
 def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> None:
     truth, good, poor = sample()
-    first = metrics.compare(truth, [good, poor], ALL, CLASSES, 500, 0.95, seed=1)
-    assert metrics.compare(truth, [good, poor], ALL, CLASSES, 500, 0.95, seed=1) == first
-    assert metrics.compare(truth, [good, poor], ALL, CLASSES, 500, 0.95, seed=2) != first
+    first = compare(truth, [good, poor], 500, 1)
+    assert compare(truth, [good, poor], 500, 1) == first
+    assert compare(truth, [good, poor], 500, 2) != first
 
 
 def test_the_correlation_of_a_constant_is_undefined_and_not_zero() -> None:
     truth, _, _ = sample()
     constant = Answers("majority", "baseline", np.zeros(400, int), np.zeros(400), None)
-    models, _ = metrics.compare(truth, [constant], ALL, CLASSES, 500, 0.95, seed=1)
+    models, _, _ = compare(truth, [constant], 500, 1)
     assert models[0].metrics["pearson_r"].value is None
     assert not models[0].metrics["pearson_r"].defined
 
@@ -109,30 +127,28 @@ def test_95_percent_intervals_hold_the_truth_about_95_percent_of_the_time() -> N
         picked = (random.random(300) > 0.8).astype(int)  # true accuracy 0.8
         truth = Truth(tuple(map(str, range(300))), ("a",) * 300, labels, None)
         model = Answers("candidate", "candidate", picked, picked.astype(float), None)
-        found = metrics.compare(truth, [model], ("accuracy",), ("x", "y"), 400, 0.95, seed=trial)[0][0].metrics["accuracy"]
+        found = metrics.compare(truth, [model], Plan(("accuracy",), ("x", "y"), 400, seed=trial))[0][0].metrics["accuracy"]
         assert found.low is not None and found.high is not None
         held += found.low <= 0.8 <= found.high
     assert 178 <= held <= 199  # binomial(200, 0.95): 0.05% on either side
 
 
-def test_the_numbers_of_a_source_are_those_of_its_rows_alone() -> None:
+def test_the_numbers_of_a_slice_are_those_of_its_rows_alone() -> None:
     truth, good, poor = sample()
-    mixed = replace(truth, sources=tuple("ab"[place % 3 == 0] for place in range(len(truth.rows))))
-    models, differences = metrics.compare(mixed, [good, poor], ALL, CLASSES, 500, 0.95, seed=1, sources=["a"])
-    rows = np.flatnonzero(np.array(mixed.sources) == "a")
-    names = tuple(truth.rows[n] for n in rows)
-    alone = replace(truth, rows=names, sources=("a",) * len(rows), labels=truth.labels[rows], values=truth.values[rows])
-    answers = [replace(one, picked=one.picked[rows], score=one.score[rows], chances=None) for one in (good, poor)]
-    expected, gaps = metrics.compare(alone, answers, ALL, CLASSES, 500, 0.95, seed=1)
-    for found, wanted in zip(models, expected, strict=True):
-        assert set(found.by_source) == {"a"}
+    rows = np.arange(0, 400, 3)
+    inside = np.isin(np.arange(400), rows)
+    found, gaps, _ = compare(replace(truth, slices={"source=a": inside}), [good, poor], 500, 1, in_slices=ALL)
+    alone, expected, _ = compare(truth.take(rows), [good.take(rows), poor.take(rows)], 500, 1)
+    for one, wanted in zip(found, alone, strict=True):
+        assert set(one.slices) == {"source=a"}
         for metric in ALL:
-            assert vars(found.by_source["a"][metric]) == pytest.approx(vars(wanted.metrics[metric]))
-    told = [gap for gap in differences if gap.source == "a"]
-    assert [vars(gap.estimate) for gap in told] == [pytest.approx(vars(gap.estimate)) for gap in gaps]
+            assert vars(one.slices["source=a"][metric]) == pytest.approx(vars(wanted.metrics[metric]))
+    told = [vars(gap.estimate) for gap in gaps if gap.slice == "source=a"]
+    assert told == [pytest.approx(vars(gap.estimate)) for gap in expected]
 
 
-def test_of_a_source_without_rows_nothing_is_measured() -> None:
+def test_of_a_slice_with_hardly_a_row_nothing_is_measured() -> None:
     truth, good, poor = sample()
-    models, differences = metrics.compare(truth, [good, poor], ALL, CLASSES, 300, 0.95, seed=1, sources=["nowhere"])
-    assert all(model.by_source == {} for model in models) and all(gap.source is None for gap in differences)
+    few = np.arange(400) < metrics.SUPPORT - 1
+    models, differences, _ = compare(replace(truth, slices={"source=few": few}), [good, poor], 300, 1, in_slices=ALL)
+    assert all(model.slices == {} for model in models) and all(gap.slice is None for gap in differences)

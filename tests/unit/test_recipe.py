@@ -51,7 +51,7 @@ def test_a_gate_without_criteria_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_metric_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:
     criterion = {"kind": "floor", "metric": "macrof1", "direction": "higher", "limit": 0.5}
-    assert "'macro_f1', 'accuracy', 'pearson_r', 'mae'" in refused(tmp_path, **{"gate.criteria": [criterion]})
+    assert "'macro_f1', 'weighted_f1', 'accuracy'" in refused(tmp_path, **{"gate.criteria": [criterion]})
 
 
 @pytest.mark.parametrize("number", [".nan", ".inf"])
@@ -131,6 +131,6 @@ def test_keys_that_name_nothing_or_cannot_go_together_are_refused(tmp_path: Path
     assert told in refused(tmp_path, **changes)
 
 
-def test_a_gate_may_only_ask_of_a_source_that_there_is(tmp_path: Path) -> None:
-    floor = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.5, "source": "novels"}
-    assert "gate asks of source 'novels', which data.sources does not name" in refused(tmp_path, **{"gate.criteria": [floor]})
+def test_a_gate_may_only_ask_of_a_slice_that_there_is(tmp_path: Path) -> None:
+    floor = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.5, "slice": "source=novels"}
+    assert "gate asks of slice 'source=novels', which this recipe has not" in refused(tmp_path, **{"gate.criteria": [floor]})

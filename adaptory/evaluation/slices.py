@@ -1,0 +1,56 @@
+"""Which test rows belong together: by source, class, length, pattern, column, and by what an earlier champion knew."""
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from adaptory.data.rows import leaks, slice_column
+from adaptory.data.splits import hashes_of
+from adaptory.profile import history as data_history
+from adaptory.recipe import LENGTHS, NEW, SEEN, Recipe
+from adaptory.registry import ledger
+from adaptory.run import Run
+from adaptory.storage import ObjectStore
+
+Bools = npt.NDArray[np.bool_]
+_MOST = 12  # values of a column that become slices: the most frequent
+
+
+def slices_of(run: Run, store: ObjectStore, test: Any) -> dict[str, Bools]:
+    """Every slice of these rows that has any, by name."""
+    found = by_content(run.recipe, test) | _by_history(run, store, test)
+    return {name: rows for name, rows in found.items() if rows.any()}
+
+
+def by_content(recipe: Recipe, test: Any) -> dict[str, Bools]:
+    """The slices that the rows themselves make."""
+    found = {f"source={name}": (test["source"] == name).to_numpy() for name in sorted(test["source"].unique())}
+    found |= {f"class={name}": (test["label"] == name).to_numpy() for name in recipe.data.classes}
+    texts = leaks(test, recipe.task)
+    words = texts.str.count_matches(r"\S+").to_numpy()
+    for name in LENGTHS:
+        low, _, high = name.removeprefix("words=").partition("-")
+        found[name] = (words >= int(low)) & (words <= (int(high) if high else np.inf))
+    for name, pattern in recipe.evaluation.slices.items():
+        compiled = re.compile(pattern)
+        found[f"text={name}"] = np.array([bool(compiled.search(text)) for text in texts])
+    for name in recipe.data.fields.slices:
+        column = test[slice_column(name)]
+        often = column.drop_nulls().value_counts(sort=True).head(_MOST)
+        for value in sorted(often.get_column(often.columns[0]).to_list()):
+            found[f"{name}={value}"] = (column == value).fill_null(False).to_numpy()
+    return found
+
+
+def _by_history(run: Run, store: ObjectStore, test: Any) -> dict[str, Bools]:
+    """Which rows arrived since the champion, and which an earlier champion (or this one) was trained on."""
+    name = run.recipe.name
+    records = ledger.history(store, name)
+    kept = {one.data: data_history.fetch(store, name, one.data, run.workspace.cache) for one in records}
+    hashes = hashes_of(leaks(test, run.recipe.task))
+    found = {SEEN: data_history.trained_on([folder for folder in kept.values() if folder], hashes)}
+    if records and (folder := kept[records[-1].data]) and records[-1].data != run.dataset.digest:
+        found[NEW] = data_history.not_in(folder, hashes)
+    return found
