@@ -10,9 +10,10 @@ from adaptory.evaluation import resampling
 from adaptory.evaluation.measures import MEASURES, credit, measure
 from adaptory.evaluation.scores import Answers, Floats, Truth
 from adaptory.gate.evidence import Difference, Estimate, ModelScores, Paired
-from adaptory.recipe import CALIBRATION, LOWER, OF_A_CLASS, Metric, Recipe
+from adaptory.recipe import OF_A_CLASS, Metric, Recipe
 
 SUPPORT = 20  # rows that a slice must have to be measured
+_BIASED: tuple[Metric, ...] = ("ece", "ece_fitted")
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,17 @@ def _drawn(
     once = np.ones((1, rows))
     found = {key: float(value(once)[0]) for key, value in asked.items()}
     drawn: dict[tuple[int, Metric], list[Floats]] = {key: [] for key in asked}
+    whole: dict[tuple[int, Metric], Floats] = {}
     for weights in resampling.draws(rows, plan.resamples, plan.seed):
         for key, value in asked.items():
             drawn[key].append(value(weights))
+    for key in asked:
+        joined = np.concatenate(drawn[key])
+        if key[1] in _BIASED:  # a resample is less even than the rows, so it looks less calibrated than they are
+            joined = np.maximum(joined - (joined.mean() - found[key]), 0.0)
+        whole[key] = joined
     left = {key: value(resampling.leave_out(rows)) for key, value in asked.items()} if plan.bca else {}
-    return found, {key: np.concatenate(several) for key, several in drawn.items()}, left
+    return found, whole, left
 
 
 def _duels(truth: Truth, answers: Sequence[Answers], plan: Plan) -> Iterable[Paired]:
@@ -137,12 +144,3 @@ def _duels(truth: Truth, answers: Sequence[Answers], plan: Plan) -> Iterable[Pai
 def _point(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
-
-def main_table(metrics: Iterable[Metric]) -> list[Metric]:
-    """What the first table of a report shows; calibration has its own."""
-    return [metric for metric in metrics if metric not in CALIBRATION]
-
-
-def better(metric: Metric, value: float) -> float:
-    """The value, turned so that more is better."""
-    return -value if metric in LOWER else value

@@ -147,14 +147,14 @@ def _training(run: Run, candidate: Candidate) -> str:
 def _cost(candidate: Candidate, evidence: Evidence) -> str:
     """What it costs to make and to run."""
     hours = candidate.seconds * candidate.processes / 3600
-    told = [f"Training took {hours:.2f} device hours"]
+    told = [f"Training took {hours:.2f} device hours" if hours >= 0.1 else f"Training took {hours * 60:.1f} device minutes"]
     if price := os.environ.get("ADAPTORY_DEVICE_HOUR"):
         told[0] += f", {hours * float(price):.2f} at {price} an hour"
     own = evidence.of("candidate")[0]
     if own.latency:
         told.append(f"a row by itself is answered in {tables.interval(own.latency)} ms (median)")
     if own.size:
-        told.append(f"the adapter has {own.size / 1e6:.1f} MB")
+        told.append(f"what was trained has {own.size / 1e6:.2f} MB")
     if evidence.forgetting:
         told.append(f"on other text its perplexity is {tables.interval(evidence.forgetting)} times its base's")
     return "; ".join(told) + "."

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from adaptory.gate import Difference, Estimate, Evidence, ModelScores, judge
+from adaptory.gate import Case, Difference, Estimate, Evidence, Look, ModelScores, judge
 from adaptory.recipe import Gate
 
 FLOOR = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.6}
@@ -222,9 +222,10 @@ def test_where_less_is_better_a_gain_is_a_fall() -> None:
     for fall, outcome in ((-0.5, "PASS"), (-0.11, "INCONCLUSIVE"), (-0.05, "FAIL"), (0.5, "FAIL")):
         verdict = judge(lower(around(4.0), around(fall)), gate(BELOW), None)
         assert verdict.outcome == outcome, (fall, verdict.reason)
-    assert "gain over untuned +0.500 [+0.480, +0.520] is above 0.1" in judge(
-        lower(around(4.0), around(-0.5)), gate(BELOW), None
-    ).findings[2].reason
+    assert (
+        "gain over untuned +0.500 [+0.480, +0.520] is above 0.1"
+        in judge(lower(around(4.0), around(-0.5)), gate(BELOW), None).findings[2].reason
+    )
 
 
 @given(st.floats(0.1, 20), st.floats(0, 5), st.floats(0, 5))
@@ -261,3 +262,159 @@ def test_a_criterion_of_one_source_looks_at_its_rows_only(criterion: dict[str, A
 def test_a_source_that_was_not_measured_never_passes(criterion: dict[str, Any]) -> None:
     verdict = judge(evidence(around(0.9), over_tfidf=around(0.4)), gate(criterion | {"slice": "source=tweets"}), None)
     assert verdict.outcome == "FAIL" and "missing evidence never passes" in verdict.reason
+
+
+NOT_WORSE = {"kind": "not_worse", "metric": "macro_f1", "direction": "higher", "margin": 0.03}
+NO_SLICE_WORSE = {"kind": "no_slice_worse", "metric": "macro_f1", "direction": "higher"}
+
+
+@pytest.mark.parametrize(
+    ("gain", "outcome"), [(around(0.0), "PASS"), (around(-0.02), "INCONCLUSIVE"), (around(-0.06), "FAIL"), (NOTHING, "FAIL")]
+)
+def test_a_loss_is_allowed_only_when_it_is_proved_to_be_small(gain: Estimate, outcome: str) -> None:
+    assert judge(evidence(around(0.7), over_champion=gain), gate(NOT_WORSE), OLD).outcome == outcome
+
+
+def test_where_less_is_better_a_loss_is_a_rise() -> None:
+    criterion = {"kind": "not_worse", "margin": 0.5, **PERPLEXITY}
+    for rise, outcome in ((-0.2, "PASS"), (0.4, "PASS"), (0.6, "FAIL")):
+        assert judge(lower(around(4.0), around(-4.0), around(rise)), gate(criterion), OLD).outcome == outcome, rise
+
+
+def test_two_domains_a_gain_on_the_target_does_not_excuse_a_loss_on_the_source() -> None:
+    target = CHAMPION | {"slice": "source=tweets", "margin": 0.0}
+    source = NOT_WORSE | {"slice": "source=films"}
+
+    def judged(on_tweets: float, on_films: float) -> str:
+        gaps = [
+            Difference(other="champion", metric="macro_f1", estimate=around(value, 0.01), slice=where)
+            for where, value in (("source=tweets", on_tweets), ("source=films", on_films))
+        ]
+        found = evidence(around(0.7), over_champion=around(0.0), differences=tuple(gaps))
+        return judge(found, gate(target, source), OLD).outcome
+
+    assert judged(0.05, 0.0) == "PASS"
+    assert judged(0.05, -0.05) == "FAIL", "too much of the source is forgotten"
+    assert judged(-0.05, 0.05) == "FAIL", "nothing was gained on the target"
+
+
+def in_slices(gains: dict[str, float], rows: int = 200, deviation: float = 0.01) -> Evidence:
+    """Evidence with a difference to the champion in each slice."""
+    gaps = [
+        Difference(
+            other="champion", metric="f1" if name.startswith("class=") else "macro_f1", slice=name,
+            estimate=Estimate(value=gain, low=gain - 2 * deviation, high=gain + 2 * deviation, deviation=deviation),
+        )
+        for name, gain in gains.items()
+    ]  # fmt: skip
+    facts = {"differences": tuple(gaps), "slice_rows": dict.fromkeys(gains, rows)}
+    return evidence(around(0.7), over_champion=around(0.05), **facts)
+
+
+def test_harm_in_one_slice_refuses_and_is_named() -> None:
+    verdict = judge(in_slices({"source=a": 0.05, "source=b": -0.04, "class=no": 0.0}), gate(FLOOR, NO_SLICE_WORSE), OLD)
+    assert verdict.outcome == "FAIL"
+    assert "source=b -0.040" in verdict.reason and "source=a" not in verdict.reason
+    harmed_class = judge(in_slices({"class=no": -0.05}), gate(FLOOR, NO_SLICE_WORSE), OLD)
+    assert harmed_class.outcome == "FAIL" and "class=no" in harmed_class.reason
+
+
+def test_the_more_slices_are_asked_the_more_certain_harm_must_be() -> None:
+    # 2.1 deviations below nothing: 1.8% by chance in one slice, and quite likely in one of twenty.
+    alone = judge(in_slices({"source=a": -0.021}), gate(FLOOR, NO_SLICE_WORSE), OLD)
+    among = judge(in_slices({f"source={n}": -0.021 if n == 7 else 0.02 for n in range(20)}), gate(FLOOR, NO_SLICE_WORSE), OLD)
+    assert (alone.outcome, among.outcome) == ("FAIL", "PASS")
+    assert "the nearest: source=7" in among.findings[-1].reason
+
+
+def test_small_slices_are_not_asked_and_the_reason_says_so() -> None:
+    record = in_slices({"source=a": 0.0, "source=b": -0.5})
+    record = record.model_copy(update={"slice_rows": {"source=a": 200, "source=b": 20}})
+    verdict = judge(record, gate(FLOOR, NO_SLICE_WORSE), OLD)
+    assert verdict.outcome == "PASS" and "1 smaller ones were not asked" in verdict.findings[-1].reason
+    nothing = judge(in_slices({"source=b": -0.5}, rows=20), gate(FLOOR, NO_SLICE_WORSE), OLD)
+    assert nothing.outcome == "FAIL" and "no slice has 50 rows" in nothing.reason
+
+
+def test_holms_correction_keeps_false_alarms_within_alpha() -> None:
+    import numpy as np
+
+    random, alarms = np.random.default_rng(1), 0
+    for _ in range(600):
+        record = in_slices({f"source={n}": float(gain) for n, gain in enumerate(random.normal(0, 0.01, 10))})
+        alarms += judge(record, gate(FLOOR, NO_SLICE_WORSE), OLD).outcome == "FAIL"
+    assert 10 <= alarms <= 48, f"{alarms} of 600: 5% are expected"
+
+
+@given(st.floats(-0.1, 0.1), st.floats(0, 0.1))
+def test_raising_a_slice_never_makes_harm(gain: float, more: float) -> None:
+    before = judge(in_slices({"source=a": gain, "source=b": 0.0}), gate(FLOOR, NO_SLICE_WORSE), OLD).outcome
+    after = judge(in_slices({"source=a": gain + more, "source=b": 0.0}), gate(FLOOR, NO_SLICE_WORSE), OLD).outcome
+    assert RANK[after] >= RANK[before]
+
+
+def test_the_budget_judges_by_the_interval_at_its_level() -> None:
+    wide = Estimate(value=0.05, low=-0.01, high=0.11, deviation=0.02)
+    gap = Difference(other="champion", metric="macro_f1", estimate=around(0.05), bound=wide)
+    facts = {"differences": (gap,)}
+    criterion = CHAMPION | {"margin": 0.0}
+    free = judge(evidence(around(0.7), over_champion=around(0.05), **facts), gate(criterion), OLD)
+    spent = judge(
+        evidence(around(0.7), over_champion=around(0.05), look=Look(number=9, level=0.0004), **facts), gate(criterion), OLD
+    )
+    assert (free.outcome, spent.outcome) == ("PASS", "INCONCLUSIVE")
+    assert "at level 0.0004 (comparison 9)" in spent.reason
+    unbounded = gap.model_copy(update={"bound": None})
+    lost = evidence(around(0.7), over_champion=around(0.05), look=Look(number=9, level=0.0004), differences=(unbounded,))
+    assert judge(lost, gate(criterion), OLD).outcome == "FAIL", "a look without its interval never passes"
+
+
+def seeds(*values: float | None) -> tuple[ModelScores, ...]:
+    first = scores("candidate", "candidate", around(0.7))
+    found = [Estimate(value=v, low=v, high=v) if v is not None else NOTHING for v in values]
+    return (first, *(scores(f"seed_{n}", "repeat", one) for n, one in enumerate(found)), scores("tfidf", "baseline", around(0.5)))
+
+
+CASES = (Case(name="praise", passed=True, said="positive"), Case(name="negation", passed=False, said="positive"))
+
+
+@pytest.mark.parametrize(
+    ("criterion", "facts", "outcome", "told"),
+    [
+        ({"kind": "cases"}, {"cases": CASES[:1]}, "PASS", "1 of 1 hold"),
+        ({"kind": "cases"}, {"cases": CASES}, "FAIL", "not: negation"),
+        ({"kind": "cases", "allowed": 1}, {"cases": CASES}, "PASS", "1 of 2 hold"),
+        ({"kind": "cases"}, {}, "FAIL", "no case was tried"),
+        ({"kind": "latency", "limit": 20}, {"latency": around(15, 2)}, "PASS", "15.0 [13.0, 17.0] is below 20"),
+        ({"kind": "latency", "limit": 20}, {"latency": around(19, 2)}, "INCONCLUSIVE", "either side of 20"),
+        ({"kind": "latency", "limit": 20}, {"latency": around(30, 2)}, "FAIL", "is not below 20"),
+        ({"kind": "latency", "limit": 20}, {}, "FAIL", "was not measured"),
+        ({"kind": "data"}, {"quarantined": 0.01}, "PASS", "1,000 test rows"),
+        ({"kind": "data"}, {"quarantined": 0.2}, "FAIL", "20.0% of the rows could not be used"),
+        ({"kind": "data", "min_test_rows": 2000}, {}, "FAIL", "fewer than 2,000"),
+        ({"kind": "lineage"}, {"commit": "a" * 40}, "PASS", "commit aaaaaaaaaaaa"),
+        ({"kind": "lineage"}, {"commit": "a" * 40 + "+changes"}, "FAIL", "commit them first"),
+        ({"kind": "lineage"}, {}, "FAIL", "no commit"),
+        ({"kind": "steady", "metric": "macro_f1", "limit": 0.02}, {"models": seeds(0.71, 0.69)}, "PASS", "over 3 seeds"),
+        ({"kind": "steady", "metric": "macro_f1", "limit": 0.02}, {"models": seeds(0.6, 0.8)}, "FAIL", "0.600 to 0.800"),
+        ({"kind": "steady", "metric": "macro_f1", "limit": 0.02}, {"models": seeds(0.71)}, "FAIL", "2 of 2 seeds"),
+        ({"kind": "steady", "metric": "macro_f1", "limit": 0.02}, {"models": seeds(0.7, None)}, "FAIL", "2 of 3 seeds"),
+        ({"kind": "forgetting", "limit": 1.1}, {"forgetting": around(1.03)}, "PASS", "is below 1.1"),
+        ({"kind": "forgetting", "limit": 1.1}, {"forgetting": around(1.3)}, "FAIL", "is not below 1.1"),
+        ({"kind": "forgetting", "limit": 1.1}, {}, "FAIL", "was not measured"),
+    ],
+)  # fmt: skip
+def test_what_else_may_be_asked(criterion: dict[str, Any], facts: dict[str, Any], outcome: str, told: str) -> None:
+    facts = dict(facts)
+    if "latency" in facts:
+        first = scores("candidate", "candidate", around(0.7)).model_copy(update={"latency": facts.pop("latency")})
+        facts["models"] = (first, scores("tfidf", "baseline", around(0.5)))
+    verdict = judge(evidence(around(0.7), **facts), gate(FLOOR, criterion), None)
+    assert verdict.outcome == outcome
+    assert told in verdict.findings[-1].reason
+    assert judge(evidence(around(0.7), **facts), gate(criterion), None).outcome != "PASS", "it proves nothing by itself"
+
+
+def test_evidence_without_its_digests_is_no_evidence() -> None:
+    verdict = judge(evidence(around(0.9), scores=""), gate(FLOOR), None)
+    assert verdict.outcome == "FAIL" and "no digest of scores" in verdict.reason

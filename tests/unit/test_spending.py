@@ -1,0 +1,108 @@
+"""S15: the false-promotion budget holds over repeated gates, and the naive gate beside it does not."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from adaptory.evaluation import resampling
+from adaptory.gate import Difference, Estimate, Evidence, Look, judge
+from adaptory.gate.power import power
+from adaptory.recipe import Recipe
+from adaptory.registry import spending
+from adaptory.storage import open_store
+from tests.support import tiny_recipe
+from tests.unit.test_gate import CHAMPION, OLD, around, evidence, gate
+
+WEEKS, YEARS, ROWS = 52, 400, 400
+A, B = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+
+def tiny(**changes: object) -> Recipe:
+    return Recipe.model_validate({"name": "tiny", **tiny_recipe(**changes)})
+
+
+@given(st.floats(0.001, 0.4), st.integers(1, 2000))
+def test_all_levels_together_never_exceed_the_budget(budget: float, looks: int) -> None:
+    assert math.fsum(spending.level(number, budget) for number in range(1, looks + 1)) < budget
+
+
+def test_every_comparison_is_a_look_and_the_same_one_again_is_none(tmp_path: Path) -> None:
+    store, recipe = open_store(str(tmp_path)), tiny()
+    assert spending.look(store, recipe, "k1", A, None) is None, "without a champion nothing is spent"
+    first = spending.look(store, recipe, "k1", A, B)
+    assert first == Look(number=1, level=spending.level(1, 0.05))
+    assert spending.look(store, recipe, "k2", A, B) == Look(number=2, level=spending.level(2, 0.05))
+    assert spending.look(store, recipe, "k1", A, B) == first, "a run that was cut off goes on with its look"
+    other = tiny(**{"data.split.salt": "2"})
+    assert spending.look(store, other, "k3", A, B) == first, "another salt draws another test split"
+    assert spending.look(store, tiny(**{"gate.budget": None}), "k9", A, B) is None
+
+
+def test_of_many_at_once_each_gets_a_look_of_its_own(tmp_path: Path) -> None:
+    store, recipe = open_store(str(tmp_path)), tiny()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: spending.look(store, recipe, f"k{number}", A, B), range(40)))
+    assert sorted(one.number for one in found if one) == list(range(1, 41))
+
+
+def a_year(random: np.random.Generator, budget: float | None) -> bool:
+    """Whether a year of weekly candidates, none better than the champion, promotes one, on one test split."""
+    champion = random.random(ROWS) < 0.8
+    for week in range(1, WEEKS + 1):
+        candidate = random.random(ROWS) < 0.8
+        change = candidate.astype(float) - champion
+        drawn = (
+            np.array(random.multinomial(ROWS, [np.mean(change == value) for value in (-1, 0, 1)], size=1000) @ [-1, 0, 1]) / ROWS
+        )
+        value = float(change.mean())
+        tail = 0.025 if budget is None else spending.level(week, budget)
+        low, high = resampling.ends(value, drawn, tail)
+        estimate = resampling.estimate(value, drawn, 0.95)
+        bound = Estimate(value=value, low=low, high=high, deviation=estimate.deviation)
+        gap = Difference(other="champion", metric="macro_f1", estimate=estimate, bound=bound)
+        look = None if budget is None else Look(number=week, level=tail)
+        facts = evidence(around(0.8), over_champion=around(0.0), look=look, differences=(gap,))
+        if judge(facts, gate(CHAMPION | {"margin": 0.0}), OLD).outcome == "PASS":
+            return True
+    return False
+
+
+def test_s15_a_year_of_duds_promotes_one_in_at_most_5_percent_of_years() -> None:
+    random = np.random.default_rng(7)
+    duds = sum(a_year(random, 0.05) for _ in range(YEARS))
+    assert binom.sf(duds - 1, YEARS, 0.05) > 0.001, f"{duds} of {YEARS} years promoted a dud"
+    naive = sum(a_year(random, None) for _ in range(40))
+    assert naive >= 8, f"the naive gate promoted one in only {naive} of 40 years"
+
+
+def evidence_of(deviation: float, rows: int) -> Evidence:
+    estimate = Estimate(value=0.0, low=-2 * deviation, high=2 * deviation, deviation=deviation)
+    return evidence(around(0.7), over_champion=estimate, rows=rows)
+
+
+def test_the_gain_that_is_promised_to_be_seen_is_seen_that_often() -> None:
+    level, deviation = 0.01, 0.02
+    found = power(gate(CHAMPION | {"margin": 0.01}), 1000, level, evidence_of(deviation, 1000))[0]
+    assert found.gain is not None and not found.enough and "only with more test rows" in found.said
+    random, seen = np.random.default_rng(0), 0
+    for _ in range(2000):
+        value = random.normal(found.gain, deviation)
+        seen += value - 2.326 * deviation > 0.01
+    assert seen / 2000 == pytest.approx(0.8, abs=0.03)
+
+
+def test_more_rows_show_smaller_gains_and_an_ample_margin_is_no_warning() -> None:
+    few, many = (power(gate(CHAMPION), rows, 0.01, evidence_of(0.02, 1000))[0] for rows in (1000, 4000))
+    assert few.gain is not None and many.gain is not None
+    assert many.gain - 0.01 == pytest.approx((few.gain - 0.01) / 2)
+    assert power(gate(CHAMPION | {"margin": 0.2}), 1000, 0.01, evidence_of(0.02, 1000))[0].enough
+    guessed = power(gate(CHAMPION), 1000, 0.01, None)[0]
+    assert "if 20% of the rows are answered differently" in guessed.said
+    unknown = power(gate(CHAMPION | {"metric": "chrf"}), 1000, 0.01, None)[0]
+    assert unknown.gain is None and "before the first comparison" in unknown.said
