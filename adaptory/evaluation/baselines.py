@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from adaptory.errors import RecipeError
 from adaptory.evaluation import respond
 from adaptory.evaluation.scores import Answers, from_chances
 from adaptory.recipe import Recipe, baselines_of
+from adaptory.training import prefix, render
 
 KIND = "baseline"
 
@@ -86,17 +88,18 @@ def vader(ask: Ask) -> Answers:
 
 
 def zero_shot(ask: Ask) -> Answers:
-    """The base as it comes, asked with the same prompt as the candidate."""
-    return _prompted("zero_shot", ask, [])
+    """The base as it comes, asked with the same prompt as the candidate; of classes, which one it would rather say."""
+    return _asked_for_classes("zero_shot", ask, []) if ask.recipe.data.classes else _prompted("zero_shot", ask, [])
 
 
 def few_shot(ask: Ask) -> Answers:
     """The base as it comes, shown some training rows of middle length first, the same ones before every question.
 
-    Of classes: the one whose few examples lie nearest on average (Snell et al. 2017, prototypes of sentence embeddings).
+    Of classes a language model is shown so many of each; of an encoder's embeddings, the class whose examples lie nearest on
+    average is taken (prototypes; Snell et al. 2017).
     """
     if ask.recipe.data.classes:
-        return _prototypes(ask)
+        return _asked_for_classes("few_shot", ask, _shown(ask)) if _writes(ask.base) else _prototypes(ask)
     chats = [json.loads(chat) for chat in ask.train.sort("row")["messages"].head(100)]
     shown = sorted(chats, key=lambda chat: len(json.dumps(chat)))[len(chats) // 2 :][: ask.recipe.evaluation.shots]
     return _prompted("few_shot", ask, [turn for chat in shown for turn in chat])
@@ -119,10 +122,13 @@ ALL: dict[str, Callable[[Ask], Answers]] = {
 }
 
 
-def possible(recipe: Recipe) -> list[str]:
-    """The baselines that only ask the base, with as much as this recipe says."""
-    known = [name for name in ("untuned", "zero_shot", "few_shot") if name in baselines_of(recipe.task)]
-    return [name for name in known if name != "untuned" or recipe.task != "classification" or recipe.evaluation.descriptions]
+def possible(recipe: Recipe, base: Path) -> list[str]:
+    """The baselines that only ask this base, with as much as the recipe says."""
+    known: list[str] = [name for name in ("untuned", "zero_shot", "few_shot") if name in baselines_of(recipe.task)]
+    if recipe.task == "classification":
+        able = {"untuned": bool(recipe.evaluation.descriptions), "zero_shot": _writes(base), "few_shot": True}
+        return [name for name in known if able[name]]
+    return known
 
 
 def _prototypes(ask: Ask) -> Answers:
@@ -136,6 +142,48 @@ def _prototypes(ask: Ask) -> Answers:
         centres.append(embed(ask.base, list(shown["text"]), length).mean(axis=0))
     near = embed(ask.base, list(ask.test["text"]), length) @ np.array(centres).T
     return Answers("few_shot", KIND, near.argmax(axis=1), near[:, -1] - near[:, 0])
+
+
+def _writes(base: Path) -> bool:
+    """Whether the base is a language model that can be prompted."""
+    from adaptory.training import network
+
+    return render.kind_of(network.config_of(base)) == "causal"
+
+
+def _shown(ask: Ask) -> list[tuple[str, str]]:
+    """Texts with their classes, so many of each, the classes taking turns."""
+    from adaptory.data import some_rows
+
+    of_each = [
+        [(text, name) for text in some_rows(ask.train.filter(ask.train["label"] == name), ask.recipe.evaluation.shots)["text"]]
+        for name in ask.recipe.data.classes
+    ]
+    return [pair for turn in zip(*of_each, strict=False) for pair in turn]
+
+
+def _asked_for_classes(name: str, ask: Ask, shown: list[tuple[str, str]]) -> Answers:
+    """Each class as the answer to a prompt, as likely as the base finds it: nothing is written, so nothing can be misread."""
+    recipe = ask.recipe
+    if not _writes(ask.base):
+        raise RecipeError(f"the baseline {name!r} of classes prompts a language model, and this base is none; use 'untuned'")
+    words = recipe.data.classes
+    template = recipe.evaluation.prompt or "Text: {text}\nWhich of these fits best: {classes}? Answer with that word only."
+
+    def question(text: str) -> str:
+        return template.replace("{classes}", ", ".join(words)).replace("{text}", text)
+
+    turns = [
+        {"role": role, "content": said}
+        for text, label in shown
+        for role, said in (("user", question(text)), ("assistant", label))
+    ]
+    one = respond.untuned(ask.base, recipe.model_copy(update={"task": "sft"}))
+    prompts = [one.made.prompt([*turns, {"role": "user", "content": question(text)}]) for text in ask.test["text"]]
+    options = [one.made.response(word)[:-1] for word in words]
+    found = prefix.likelihoods(one.model, one.made, prompts, options)
+    chances = np.exp(found - found.max(axis=1, keepdims=True))
+    return from_chances(name, KIND, chances / chances.sum(axis=1, keepdims=True))
 
 
 def _prompted(name: str, ask: Ask, shown: list[dict[str, str]]) -> Answers:

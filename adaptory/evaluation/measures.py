@@ -190,7 +190,9 @@ MEASURES: dict[Metric, Measure] = {
     "accuracy": _summed(_hits, ratio, "accuracy", "share of rows"),
     "roc_auc": Measure(roc_auc, "ROC AUC", "one class against the rest, unweighted mean, ties half"),
     "brier": Measure(brier, "Brier score", "sum over the classes of squared differences, 0 to 2"),
-    "ece": Measure(expected(scaled=False), "calibration error", f"ECE of the picked class, {BINS} equal bins, interval less the resampling's bias"),
+    "ece": Measure(
+        expected(scaled=False), "calibration error", f"ECE of the picked class, {BINS} equal bins, its interval without bias"
+    ),
     "ece_fitted": Measure(
         expected(scaled=True), "calibration error at its temperature", "the same, temperature from validation rows"
     ),

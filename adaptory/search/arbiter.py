@@ -35,8 +35,9 @@ def contestants(run: Run) -> tuple[Trial, ...]:
     from adaptory.training import network
 
     recipe = run.recipe
-    own, asked = recipe.training, baselines.possible(recipe)
-    blocks = int(network.config_of(run.workspace.data(recipe.name) / "base").num_hidden_layers)
+    base = run.workspace.data(recipe.name) / "base"
+    own, asked = recipe.training, baselines.possible(recipe, base)
+    blocks = int(network.config_of(base).num_hidden_layers)
     top = own.top_layers or max(1, blocks // 3)
     most = -(-rows_of(run.trained_with(own), "train").height // _PART)
     plain = {"max_rows": most, "cache_trunk": False, "top_layers": None}

@@ -10,6 +10,7 @@ from adaptory.training import devices, forward, objectives, preemption
 from adaptory.training.batches import sorted_batches
 from adaptory.training.network import unwrapped
 from adaptory.training.objectives import Objective
+from adaptory.training.prefix import Shared
 from adaptory.training.render import Example, Renderer
 
 _TOKENS = 4096  # computed at once
@@ -64,7 +65,8 @@ def generate(
     """The most likely answer to each prompt, token by token, at most `longest` tokens (or so many each); and whether it stopped.
     With `draw`, a seed, a random answer instead, each token as likely as the model thinks it is.
 
-    Prompts of similar length are answered together, padded on the left; the same answers as one at a time.
+    Prompts of similar length are answered together, padded on the left, and what they all begin with is computed once; the
+    same answers as one at a time.
     """
     import torch
 
@@ -75,19 +77,17 @@ def generate(
     stops = _stops(model, made, random=draw is not None)
     model.eval()
     with torch.inference_mode(), devices.computing(device, "auto"):
+        # A random answer is drawn from the very numbers of whole prompts: pairs that were drawn once are drawn again.
+        shared = Shared.of(model, made, prompts if draw is None else ())
         for places in sorted_batches(budget, max(_GENERATED, max(budget, default=1))):
             preemption.check()
-            width = max(len(prompts[place]) for place in places)
-            ids = torch.full((len(places), width), made.pad)
-            mask = torch.zeros_like(ids)
-            for row, place in enumerate(places):
-                begin = 0 if made.kind == "seq2seq" else width - len(prompts[place])
-                ids[row, begin : begin + len(prompts[place])] = torch.tensor(prompts[place])
-                mask[row, begin : begin + len(prompts[place])] = 1
+            some = [prompts[place] for place in places]
+            ids, mask, more = shared.batch(some, made.pad, device) if made.kind != "seq2seq" else _padded(some, made.pad, device)
+            width = ids.shape[1]
             if draw is not None:
                 torch.manual_seed(draw * 1_000_003 + done)
             most = max(limits[place] for place in places)
-            said = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=most)
+            said = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=most, **more)
             new = said[:, 1 if made.kind == "seq2seq" else width :].tolist()
             for place, tokens in zip(places, new, strict=True):
                 tokens = tokens[: limits[place]]
@@ -96,6 +96,18 @@ def generate(
             done += len(places)
             tell(done)
     return texts, stopped
+
+
+def _padded(prompts: Sequence[list[int]], pad: int, device: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Prompts for an encoder: their beginnings aligned."""
+    import torch
+
+    ids = torch.full((len(prompts), max(map(len, prompts))), pad)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = torch.tensor(prompt)
+        mask[row, : len(prompt)] = 1
+    return ids.to(device), mask.to(device), {}
 
 
 def _stops(model: Any, made: Renderer, *, random: bool) -> set[int]:

@@ -1,0 +1,110 @@
+"""What all prompts begin with is computed once: instructions and examples before every question.
+
+The states of the shared tokens are kept and repeated for every batch; positions and masks are those of whole prompts, so
+answers are the same (tested).
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adaptory.training.batches import sorted_batches
+from adaptory.training.render import Renderer
+
+_WORTH = 16  # tokens: a shorter beginning is not worth its copies
+_TOKENS = 4096  # computed at once
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The beginning of all prompts, and what the model remembers of it; empty where nothing is shared."""
+
+    tokens: list[int]
+    memory: Any = None
+
+    @classmethod
+    def of(cls, model: Any, made: Renderer, prompts: Sequence[list[int]]) -> "Shared":
+        """The shared beginning of these prompts, computed; a causal network only."""
+        import torch
+        from transformers import DynamicCache
+
+        length = _common(prompts)
+        virtual = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)  # it has tokens of its own
+        if made.kind != "causal" or length < _WORTH or len(prompts) < 2 or virtual:
+            return cls([])
+        tokens = prompts[0][:length]
+        memory = DynamicCache(config=model.config)
+        device = next(model.parameters()).device
+        model(input_ids=torch.tensor([tokens], device=device), past_key_values=memory, use_cache=True)
+        return cls(tokens, memory)
+
+    def batch(self, prompts: Sequence[list[int]], pad: int, device: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """Token ids and mask of these prompts, their ends aligned, and the memory of the beginning for each."""
+        import torch
+
+        begin = len(self.tokens)
+        width = max(len(prompt) for prompt in prompts)
+        ids = torch.full((len(prompts), width), pad)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            rest = width - (len(prompt) - begin)
+            ids[row, :begin] = torch.tensor(self.tokens, dtype=ids.dtype)
+            ids[row, rest:] = torch.tensor(prompt[begin:])
+            mask[row, :begin] = 1
+            mask[row, rest:] = 1
+        if self.memory is None:
+            return ids.to(device), mask.to(device), {}
+        memory = copy.deepcopy(self.memory)
+        memory.batch_repeat_interleave(len(prompts))
+        return ids.to(device), mask.to(device), {"past_key_values": memory}
+
+
+def likelihoods(model: Any, made: Renderer, prompts: Sequence[list[int]], options: Sequence[list[int]]) -> Any:
+    """Log-likelihood of each option as the continuation of each prompt (rows x options), without writing anything."""
+    import numpy as np
+    import torch
+
+    found = np.zeros((len(prompts), len(options)))
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode():
+        shared = Shared.of(model, made, prompts)
+        for places in sorted_batches([len(prompt) - len(shared.tokens) for prompt in prompts], _TOKENS):
+            ids, mask, more = shared.batch([prompts[place] for place in places], made.pad, device)
+            begin = len(shared.tokens) if more else 0
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            said = model(
+                input_ids=ids[:, begin:], attention_mask=mask, position_ids=positions[:, begin:], use_cache=True,
+                logits_to_keep=1, **more,
+            )  # fmt: skip
+            first = torch.log_softmax(said.logits[:, -1].float(), dim=-1)
+            for number, option in enumerate(options):
+                total = first[:, option[0]]
+                if len(option) > 1:
+                    total = total + _rest(model, said.past_key_values, mask, positions[:, -1:], option)
+                found[places, number] = total.cpu().numpy()
+    return found
+
+
+def _rest(model: Any, memory: Any, mask: Any, last: Any, option: list[int]) -> Any:
+    """Log-likelihood of the tokens of an option after its first one."""
+    import torch
+
+    rows, count = len(mask), len(option) - 1
+    ids = torch.tensor([option[:-1]], device=mask.device).expand(rows, -1)
+    longer = torch.cat([mask, torch.ones(rows, count, dtype=mask.dtype, device=mask.device)], dim=1)
+    positions = last + 1 + torch.arange(count, device=mask.device)
+    said = model(
+        input_ids=ids, attention_mask=longer, position_ids=positions, past_key_values=copy.deepcopy(memory), use_cache=True
+    )
+    chances = torch.log_softmax(said.logits.float(), dim=-1)
+    targets = torch.tensor([option[1:]], device=mask.device).expand(rows, -1)
+    return chances.gather(2, targets[:, :, None])[:, :, 0].sum(1)
+
+
+def _common(prompts: Sequence[list[int]]) -> int:
+    """How many tokens all prompts begin with, leaving each at least one of its own."""
+    first, last = min(prompts, default=[]), max(prompts, default=[])  # in order, so what these share all share
+    length = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return min(length, min((len(prompt) for prompt in prompts), default=1) - 1)
