@@ -64,7 +64,7 @@ class Run:
 
     @property
     def _cases(self) -> str | None:
-        """The digest of the behavioural cases, if there is a file of them; the evaluation says it when there is not."""
+        """The digest of the behavioural cases, if there are any."""
         path = self.workspace.root / (self.recipe.evaluation.cases or "")
         return fingerprint.of_file(path) if path.is_file() else None
 
@@ -146,6 +146,10 @@ def on(workspace: Workspace, recipe: Recipe, dataset: Dataset) -> Run:
         if record is None:
             raise RecipeError(f"evaluation.compare: {other!r} has no champion yet; run: adaptory retrain {other}")
         compared.append((other, record.release))
+    if recipe.evaluation.cases:
+        from adaptory.evaluation import cases
+
+        cases.read(workspace.root / recipe.evaluation.cases, recipe)  # a fault in them is told before anything is trained
     made = Run(workspace, recipe, dataset, start, None, tuple(compared))
     if recipe.chooses and (choice := read_choice(made.search_folder)):
         return made.trained_with(choice.training)
