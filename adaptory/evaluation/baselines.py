@@ -100,9 +100,14 @@ def few_shot(ask: Ask) -> Answers:
     """
     if ask.recipe.data.classes:
         return _asked_for_classes("few_shot", ask, _shown(ask)) if _writes(ask.base) else _prototypes(ask)
+    return _prompted("few_shot", ask, shown_chats(ask))
+
+
+def shown_chats(ask: Ask) -> list[dict[str, str]]:
+    """The turns of the training rows that few_shot shows."""
     chats = [json.loads(chat) for chat in ask.train.sort("row")["messages"].head(100)]
-    shown = sorted(chats, key=lambda chat: len(json.dumps(chat)))[len(chats) // 2 :][: ask.recipe.evaluation.shots]
-    return _prompted("few_shot", ask, [turn for chat in shown for turn in chat])
+    some = sorted(chats, key=lambda chat: len(json.dumps(chat)))[len(chats) // 2 :][: ask.recipe.evaluation.shots]
+    return [turn for chat in some for turn in chat]
 
 
 def copy(ask: Ask) -> Answers:

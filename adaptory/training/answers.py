@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from adaptory.training import devices, forward, objectives, preemption
+from adaptory.training import devices, forward, objectives, preemption, prefix
 from adaptory.training.batches import sorted_batches
 from adaptory.training.network import unwrapped
 from adaptory.training.objectives import Objective
-from adaptory.training.prefix import Shared
 from adaptory.training.render import Example, Renderer
 
-_TOKENS = 4096  # computed at once
+_TOKENS = {"cpu": 1024}  # computed at once; what stays near a processor is computed faster there
+_MANY = 8192  # elsewhere
 _GENERATED = 8192  # tokens of prompts and answers held at once while writing
 
 
@@ -77,18 +77,15 @@ def generate(
     stops = _stops(model, made, random=draw is not None)
     model.eval()
     with torch.inference_mode(), devices.computing(device, "auto"):
-        # A random answer is drawn from the very numbers of whole prompts: pairs that were drawn once are drawn again.
-        shared = Shared.of(model, made, prompts if draw is None else ())
+        plain = draw is None and prefix.plain(model, made)
+        shared = prefix.Shared.of(model, made, prompts) if plain else prefix.Shared([])
         for places in sorted_batches(budget, max(_GENERATED, max(budget, default=1))):
             preemption.check()
-            some = [prompts[place] for place in places]
-            ids, mask, more = shared.batch(some, made.pad, device) if made.kind != "seq2seq" else _padded(some, made.pad, device)
-            width = ids.shape[1]
-            if draw is not None:
-                torch.manual_seed(draw * 1_000_003 + done)
-            most = max(limits[place] for place in places)
-            said = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=most, **more)
-            new = said[:, 1 if made.kind == "seq2seq" else width :].tolist()
+            some, most = [prompts[place] for place in places], [limits[place] for place in places]
+            if plain:
+                new = prefix.likeliest(model, shared, some, most, stops, made.pad)
+            else:
+                new = _generated(model, made, some, max(most), None if draw is None else draw * 1_000_003 + done)
             for place, tokens in zip(places, new, strict=True):
                 tokens = tokens[: limits[place]]
                 end = next((at for at, token in enumerate(tokens) if token in stops), None)
@@ -98,16 +95,22 @@ def generate(
     return texts, stopped
 
 
-def _padded(prompts: Sequence[list[int]], pad: int, device: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """Prompts for an encoder: their beginnings aligned."""
+def _generated(model: Any, made: Renderer, prompts: Sequence[list[int]], longest: int, draw: int | None) -> list[list[int]]:
+    """What transformers' own loop writes: for encoder-decoders, for virtual tokens, and for random answers."""
     import torch
 
-    ids = torch.full((len(prompts), max(map(len, prompts))), pad)
+    width, device = max(len(prompt) for prompt in prompts), next(model.parameters()).device
+    ids = torch.full((len(prompts), width), made.pad)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = torch.tensor(prompt)
-        mask[row, : len(prompt)] = 1
-    return ids.to(device), mask.to(device), {}
+        begin = 0 if made.kind == "seq2seq" else width - len(prompt)
+        ids[row, begin : begin + len(prompt)] = torch.tensor(prompt)
+        mask[row, begin : begin + len(prompt)] = 1
+    if draw is not None:
+        torch.manual_seed(draw)
+    said = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=longest)
+    found: list[list[int]] = said[:, 1 if made.kind == "seq2seq" else width :].tolist()
+    return found
 
 
 def _stops(model: Any, made: Renderer, *, random: bool) -> set[int]:
@@ -130,14 +133,14 @@ def _stops(model: Any, made: Renderer, *, random: bool) -> set[int]:
 
 
 def scoring(
-    goal: Objective, model: Any, rows: Sequence[Example], trunk: Any = None, tokens: int = _TOKENS, *, shared: bool = False
+    goal: Objective, model: Any, rows: Sequence[Example], trunk: Any = None, tokens: int | None = None, *, shared: bool = False
 ) -> Iterator[tuple[list[int], list[Example]]]:
     """Rows to be scored together in inference mode, longest first, with their places; shared: this process's part."""
     import torch
 
     model.eval()
     device = next(model.parameters()).device
-    batches = sorted_batches([row.length * goal.sequences for row in rows], tokens)
+    batches = sorted_batches([row.length * goal.sequences for row in rows], tokens or _TOKENS.get(device.type, _MANY))
     with torch.inference_mode(), devices.computing(device, goal.settings.precision):
         for places in devices.share(batches) if shared else batches:
             preemption.check()

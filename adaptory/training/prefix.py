@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptory.training.batches import sorted_batches
+from adaptory.training.network import unwrapped
 from adaptory.training.render import Renderer
 
 _WORTH = 16  # tokens: a shorter beginning is not worth its copies
@@ -30,8 +31,7 @@ class Shared:
         from transformers import DynamicCache
 
         length = _common(prompts)
-        virtual = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)  # it has tokens of its own
-        if made.kind != "causal" or length < _WORTH or len(prompts) < 2 or virtual:
+        if not plain(model, made) or length < _WORTH or len(prompts) < 2:
             return cls([])
         tokens = prompts[0][:length]
         memory = DynamicCache(config=model.config)
@@ -60,6 +60,50 @@ class Shared:
         return ids.to(device), mask.to(device), {"past_key_values": memory}
 
 
+def likeliest(
+    model: Any, shared: Shared, prompts: Sequence[list[int]], limits: Sequence[int], stops: set[int], pad: int
+) -> list[list[int]]:
+    """The tokens of the likeliest answer to each prompt, one after the other, up to a stop token or its limit.
+
+    What `generate` of transformers gives without sampling and penalties; but an answer that ended takes no more time.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    ids, mask, more = shared.batch(prompts, pad, device)
+    begin = len(shared.tokens) if more else 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    said = model(
+        input_ids=ids[:, begin:],
+        attention_mask=mask,
+        position_ids=positions[:, begin:],
+        use_cache=True,
+        **_last_only(model),
+        **more,
+    )
+    memory, last = said.past_key_values, positions[:, -1:]
+    written: list[list[int]] = [[] for _ in prompts]
+    there = list(range(len(prompts)))  # which prompt each line of the batch is
+    while True:
+        following = said.logits[:, -1].argmax(dim=-1)
+        for line, token in enumerate(following.tolist()):
+            written[there[line]].append(token)
+        going = [
+            line for line, place in enumerate(there)
+            if written[place][-1] not in stops and len(written[place]) < limits[place]
+        ]  # fmt: skip
+        if not going:
+            return written
+        if len(going) < len(there):
+            keep = torch.tensor(going, device=device)
+            memory.batch_select_indices(keep)
+            mask, last, following = mask[keep], last[keep], following[keep]
+            there = [there[line] for line in going]
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        last = last + 1
+        said = model(input_ids=following[:, None], attention_mask=mask, position_ids=last, past_key_values=memory, use_cache=True)
+
+
 def likelihoods(model: Any, made: Renderer, prompts: Sequence[list[int]], options: Sequence[list[int]]) -> Any:
     """Log-likelihood of each option as the continuation of each prompt (rows x options), without writing anything."""
     import numpy as np
@@ -76,7 +120,7 @@ def likelihoods(model: Any, made: Renderer, prompts: Sequence[list[int]], option
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             said = model(
                 input_ids=ids[:, begin:], attention_mask=mask, position_ids=positions[:, begin:], use_cache=True,
-                logits_to_keep=1, **more,
+                **_last_only(model), **more,
             )  # fmt: skip
             first = torch.log_softmax(said.logits[:, -1].float(), dim=-1)
             for number, option in enumerate(options):
@@ -101,6 +145,18 @@ def _rest(model: Any, memory: Any, mask: Any, last: Any, option: list[int]) -> A
     chances = torch.log_softmax(said.logits.float(), dim=-1)
     targets = torch.tensor([option[1:]], device=mask.device).expand(rows, -1)
     return chances.gather(2, targets[:, :, None])[:, :, 0].sum(1)
+
+
+def plain(model: Any, made: Renderer) -> bool:
+    """Whether the model is a causal transformer without learned tokens of its own before every prompt."""
+    learned = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
+    return made.kind == "causal" and not learned and not getattr(unwrapped(model), "_is_stateful", False)
+
+
+def _last_only(model: Any) -> dict[str, int]:
+    """Asks for the logits of the last position alone, of networks that can leave out the others."""
+    able = getattr(unwrapped(model), "_supports_logits_to_keep", None)
+    return {"logits_to_keep": 1} if able and able() else {}
 
 
 def _common(prompts: Sequence[list[int]]) -> int:

@@ -188,12 +188,15 @@ def _rendered(made: Renderer, recipe: Recipe, table: Any) -> Iterator[Example | 
 def _heads(made: Renderer, recipe: Recipe, table: Any) -> Iterator[Example]:
     pairs = table["text_pair"].to_list() if recipe.task == "pair_classification" else None
     texts = table["text"].to_list()
-    whole = made.tokenizer(texts, pairs, truncation=False)["input_ids"]
     number = {label: float(place) for place, label in enumerate(recipe.data.classes)}
     targets = table["value"] if recipe.task == "regression" else [number[label] for label in table["label"]]
     read = made.typed(texts, pairs)
-    for row, target, (ids, types), uncut in zip(table["row"], targets, read, whole, strict=True):
-        yield Example(row, ids, target=float(target), types=types, cut=len(uncut) - len(ids))
+    full = [place for place, (ids, _) in enumerate(read) if len(ids) == made.max_tokens]  # only of these something may be cut
+    seconds = [pairs[n] for n in full] if pairs else None
+    whole = made.tokenizer([texts[n] for n in full], seconds, truncation=False)["input_ids"] if full else []
+    cut = {place: len(uncut) - made.max_tokens for place, uncut in zip(full, whole, strict=True)}
+    for place, (row, target, (ids, types)) in enumerate(zip(table["row"], targets, read, strict=True)):
+        yield Example(row, ids, target=float(target), types=types, cut=cut.get(place, 0))
 
 
 def _answers(made: Renderer, recipe: Recipe, table: Any) -> Iterator[Example | Left]:

@@ -40,6 +40,10 @@ def test_answers_are_the_same_with_and_without_what_prompts_share(tmp_path: Path
     shared = answers.generate(model, made, prompts, 10)
     monkeypatch.setattr(prefix, "_WORTH", 10**6)
     assert answers.generate(model, made, prompts, 10) == shared
+    monkeypatch.setattr(prefix, "plain", lambda model, made: False)
+    theirs = answers.generate(model, made, prompts, 10)
+    assert theirs == shared, "what transformers' own loop writes"
+    assert len({len(text.split()) for text in shared[0]}) > 1, "some end before others"
 
 
 def test_the_likelihood_of_an_option_is_that_of_its_tokens_after_the_prompt(tmp_path: Path) -> None:
