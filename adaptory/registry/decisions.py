@@ -3,6 +3,7 @@
 `decisions/<model>/<digest of the evidence>.json` and `.parquet`; the notes in `judged/` name them.
 """
 
+import tempfile
 from pathlib import Path
 
 from adaptory import fingerprint
@@ -43,6 +44,16 @@ def fetch_scores(store: ObjectStore, evidence: Evidence, path: Path) -> None:
     """The scores behind the evidence, to a file. Raises IntegrityError for others."""
     store.download(f"{_place(evidence.recipe, evidence.digest)}.parquet", path)
     fingerprint.verify_file(path, evidence.scores, f"scores of {evidence.recipe} from {evidence.candidate}")
+
+
+def has_scores(store: ObjectStore, evidence: Evidence) -> bool:
+    """Whether the scores behind the evidence are kept, with their digest."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            fetch_scores(store, evidence, Path(folder) / SCORES)
+        except (NotFound, IntegrityError):
+            return False
+    return True
 
 
 def _place(model: str, digest: str) -> str:

@@ -1,30 +1,36 @@
 """The promotion ledger: `ledger/<model>/000001.json`, 000002, ... each created only if absent.
 
-A record names the digest of the one before it, so a gap, a fork or an altered record cannot hide.
+A record names the digest of the one before it, so a gap, a fork or an altered record cannot hide. Where ADAPTORY_TRUSTED_KEY
+names a public key, a record without its signature is refused.
 """
 
+import json
 from typing import Literal
 
 from adaptory import fingerprint
 from adaptory.errors import AlreadyExists, IntegrityError, NotFound
-from adaptory.recipe import Frozen, Name
+from adaptory.recipe.frozen import Frozen, Name
+from adaptory.registry import signing
 from adaptory.storage import ObjectStore
+
+Kind = Literal["promote", "rollback", "bootstrap", "override", "retire"]
+_LATER = ("expires", "about", "signature")  # fields that records had not always: left out where they say nothing
 
 
 class Record(Frozen):
-    """One change of champion, with the digests of everything it rests on."""
+    """What one decision made of a model: who is champion from here on, with the digests of everything it rests on."""
 
     schema_version: str = "ledger/v1"
     model: Name
     number: int
     previous: str | None  # digest of record number - 1
-    kind: Literal["promote"]
+    kind: Kind
     version: int  # of the model that is champion from here on
     candidate: str
     release: str
     evidence: str
     verdict: str
-    outcome: Literal["PASS"]
+    outcome: str  # of the verdict: PASS, or what an override overrode
     key: str
     data: str
     base: str
@@ -34,19 +40,29 @@ class Record(Frozen):
     approved_by: str
     reason: str
     time: str  # for people; the order is that of the numbers
+    expires: str | None = None  # an override's: until when it may stand (ISO date)
+    about: int | None = None  # retire: the version that nobody goes back to
+    signature: str | None = None  # of everything else, by the key that ADAPTORY_SIGNING_KEY named
 
     @property
     def digest(self) -> str:
         return fingerprint.of_bytes(self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        return self.model_dump_json(indent=1).encode() + b"\n"
+        told = self.model_dump(mode="json")
+        kept = {name: value for name, value in told.items() if value is not None or name not in _LATER}
+        return json.dumps(kept, indent=1, ensure_ascii=False).encode() + b"\n"
+
+    @property
+    def unsigned(self) -> bytes:
+        """What the signature is of."""
+        return self.model_copy(update={"signature": None}).to_bytes()
 
 
 def head(store: ObjectStore, model: str) -> Record | None:
     """The newest record, or None before the first promotion."""
     keys = store.keys(_prefix(model))
-    return Record.model_validate_json(store.get(keys[-1])) if keys else None
+    return _read(store, keys[-1])[0] if keys else None
 
 
 def history(store: ObjectStore, model: str) -> list[Record]:
@@ -54,8 +70,7 @@ def history(store: ObjectStore, model: str) -> list[Record]:
     records: list[Record] = []
     previous: str | None = None
     for number, key in enumerate(store.keys(_prefix(model)), start=1):
-        data = store.get(key)
-        record = Record.model_validate_json(data)
+        record, data = _read(store, key)
         if (record.number, record.previous, record.model) != (number, previous, model) or key != _key(model, number):
             raise IntegrityError(
                 f"{store.url}/{key}: record {record.number} of {record.model!r} names predecessor {record.previous}, "
@@ -80,6 +95,21 @@ def append(store: ObjectStore, record: Record) -> bool:
         except NotFound:  # S3 answers 409 while another writer is at it, and that one may fail
             return append(store, record)
     return True
+
+
+def _read(store: ObjectStore, key: str) -> tuple[Record, bytes]:
+    data = store.get(key)
+    try:
+        record = Record.model_validate_json(data)
+    except ValueError as fault:
+        raise IntegrityError(f"{store.url}/{key} is no record of this version of adaptory: {fault}") from None
+    signing.check(record.unsigned, record.signature, f"{store.url}/{key}")
+    return record, data
+
+
+def retired(records: list[Record]) -> set[int]:
+    """The versions that nobody goes back to."""
+    return {record.about for record in records if record.kind == "retire" and record.about is not None}
 
 
 def _prefix(model: str) -> str:

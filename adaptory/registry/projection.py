@@ -1,4 +1,4 @@
-"""MLflow as the ledger's mirror: versions, tags and the alias `champion` follow the records.
+"""MLflow as the ledger's mirror: versions, tags and the aliases `champion` and `previous` follow the records.
 
 MLflow's aliases have no compare-and-set and its client repeats creates, so nothing is decided there: every
 call here asks what is missing and adds it, and may be repeated after any crash.
@@ -15,7 +15,7 @@ from adaptory.release import fetch_release
 from adaptory.storage import ObjectStore
 from adaptory.workspace import Workspace
 
-CHAMPION = "champion"
+CHAMPION, PREVIOUS = "champion", "previous"
 _CODE = Path(__file__).with_name("pyfunc_model.py")
 
 
@@ -42,23 +42,34 @@ def project(workspace: Workspace, store: ObjectStore, model: str) -> Projection:
         for version in mlflow.search_model_versions(f"name = '{model}'")
     }
     for record in records:
-        if record.candidate not in versions:
+        if record.candidate not in versions and record.kind != "retire":
             versions[record.candidate] = _create_version(workspace, store, mlflow, record)
             changes.append(f"created version {versions[record.candidate]} for v{record.version}")
-    wanted = versions[records[-1].candidate]
-    if _alias(mlflow, model) != wanted:
-        mlflow.set_registered_model_alias(model, CHAMPION, wanted)
-        changes.append(f"alias {CHAMPION} now names version {wanted}")
-    return Projection(wanted, changes)
+    wanted = {CHAMPION: versions[records[-1].candidate]}
+    if before := previous(records):
+        wanted[PREVIOUS] = versions[before.candidate]
+    aliases = _aliases(mlflow, model)
+    for alias, version in wanted.items():
+        if aliases.get(alias) != version:
+            mlflow.set_registered_model_alias(model, alias, version)
+            changes.append(f"alias {alias} now names version {version}")
+    if PREVIOUS in aliases and PREVIOUS not in wanted:
+        mlflow.delete_registered_model_alias(model, PREVIOUS)
+        changes.append(f"alias {PREVIOUS} is gone")
+    return Projection(wanted[CHAMPION], changes)
+
+
+def previous(records: list[ledger.Record]) -> ledger.Record | None:
+    """The champion before this one."""
+    return next((record for record in reversed(records) if record.candidate != records[-1].candidate), None)
 
 
 def _registered(mlflow: Any, model: str) -> Any:
     return next(iter(mlflow.search_registered_models(f"name = '{model}'")), None)
 
 
-def _alias(mlflow: Any, model: str) -> str | None:
-    found: dict[str, Any] = _registered(mlflow, model).aliases
-    return str(found[CHAMPION]) if CHAMPION in found else None
+def _aliases(mlflow: Any, model: str) -> dict[str, str]:
+    return {name: str(version) for name, version in _registered(mlflow, model).aliases.items()}
 
 
 def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, record: ledger.Record) -> str:

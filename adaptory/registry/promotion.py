@@ -1,14 +1,16 @@
-"""Promotion: the release is stored, then one ledger record makes it champion. Nothing else decides."""
+"""Promotion and the way back: the release is stored, then one ledger record decides who is champion. Nothing else does."""
 
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adaptory.errors import IntegrityError
+from adaptory.errors import BusyError, IntegrityError, ReleaseError
 from adaptory.gate import Evidence, Verdict
 from adaptory.profile import history as history_of_data
-from adaptory.registry.ledger import Record, append, head, history
+from adaptory.registry import signing
+from adaptory.registry.ledger import Record, append, head, history, retired
 from adaptory.release.build import build_release, store_release
+from adaptory.release.pull import check_stored
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
 from adaptory.training.candidate import Candidate
@@ -43,17 +45,102 @@ def promote(
     history_of_data.keep(store, model, run.dataset, run.workspace.data(model) / "profile")
     release = store_release(store, model, build_release(run, candidate, evidence, verdict))
     records = history(store, model)
-    record = Record(
-        model=model,
+    record = _promoted(run, records, candidate, evidence, verdict, release, flow_run=flow_run, approved_by=approved_by)
+    if (records[-1].candidate if records else None) != evidence.champion:
+        return None
+    return _append(store, record)
+
+
+def override(
+    run: Run,
+    store: ObjectStore,
+    candidate: Candidate,
+    evidence: Evidence,
+    verdict: Verdict,
+    *,
+    by: str,
+    reason: str,
+    expires: str,
+) -> Record | None:
+    """Makes a candidate champion that the gate did not let pass: a person's decision, with a reason and an end.
+
+    Returns None if the champion changed meanwhile. Raises ReleaseError without a reason, or for a verdict on something else.
+    """
+    if not reason.strip():
+        raise ReleaseError("an override needs a reason: why is this better than what the gate found?")
+    if (verdict.candidate, verdict.evidence) != (candidate.digest, evidence.digest):
+        raise ReleaseError("the verdict is on another candidate or on other evidence; retrain, and look at the new verdict")
+    model = run.recipe.name
+    history_of_data.keep(store, model, run.dataset, run.workspace.data(model) / "profile")
+    release = store_release(store, model, build_release(run, candidate, evidence, verdict))
+    records = history(store, model)
+    if (records[-1].candidate if records else None) != evidence.champion:
+        return None
+    record = _promoted(run, records, candidate, evidence, verdict, release, flow_run=None, approved_by=by)
+    kind = "override" if records else "bootstrap"
+    return _append(store, record.model_copy(update={"kind": kind, "reason": reason, "expires": expires}))
+
+
+def rollback(store: ObjectStore, model: str, to: int | None, *, by: str, reason: str) -> Record:
+    """Makes an earlier champion (the one before, if none is named) champion again, and returns the record of it.
+
+    Raises ReleaseError for a version that never was champion, was retired, or whose release is no longer whole; BusyError when
+    another record came first.
+    """
+    records = history(store, model)
+    if not records:
+        raise ReleaseError(f"{model!r} never had a champion; there is nothing to go back to")
+    now, barred = records[-1], retired(records)
+    known = {record.version: record for record in records if record.kind != "retire"}
+    earlier = [record for record in records if record.candidate != now.candidate and record.version not in barred]
+    target = known.get(to) if to is not None else (earlier[-1] if earlier else None)
+    there = ", ".join(f"v{version}" for version in sorted(known) if version not in barred)
+    if target is None or target.version in barred:
+        asked = (
+            f"v{to} was retired" if to in barred else f"v{to} never was champion" if to else "no other champion stands before it"
+        )
+        raise ReleaseError(f"{model!r} cannot go back: {asked}; it has {there}, and v{now.version} is champion")
+    if target.candidate == now.candidate:
+        raise ReleaseError(f"v{target.version} is champion of {model!r} already")
+    check_stored(store, target)
+    made = _append(store, _next(records, target, kind="rollback", by=by, reason=reason or f"back from v{now.version}"))
+    if made is None:
+        raise BusyError(f"another record of {model!r} came first; look at adaptory history {model}, and go back again if need be")
+    return made
+
+
+def retire(store: ObjectStore, model: str, version: int, *, by: str, reason: str) -> Record:
+    """Bars a version: nobody goes back to it or pulls it again. Raises ReleaseError for the champion and for unknown ones."""
+    records = history(store, model)
+    if version not in {record.version for record in records}:
+        raise ReleaseError(f"{model!r} has no v{version}; look at adaptory history {model}")
+    if version == records[-1].version:
+        raise ReleaseError(f"v{version} is champion of {model!r}; go back to another version first")
+    if not reason.strip():
+        raise ReleaseError("retiring a version needs a reason")
+    record = _next(records, records[-1], kind="retire", by=by, reason=reason)
+    made = _append(store, record.model_copy(update={"about": version, "version": records[-1].version}))
+    if made is None:
+        raise BusyError(f"another record of {model!r} came first; try again")
+    return made
+
+
+def _promoted(
+    run: Run, records: list[Record], candidate: Candidate, evidence: Evidence, verdict: Verdict, release: str, *,
+    flow_run: str | None, approved_by: str,
+) -> Record:  # fmt: skip
+    known = {record.candidate: record.version for record in records}  # one version per candidate, however often it comes back
+    return Record(
+        model=run.recipe.name,
         number=len(records) + 1,
         previous=records[-1].digest if records else None,
         kind="promote",
-        version=max((record.version for record in records), default=0) + 1,
+        version=known.get(candidate.digest) or max((record.version for record in records), default=0) + 1,
         candidate=candidate.digest,
         release=release,
         evidence=evidence.digest,
         verdict=verdict.digest,
-        outcome="PASS",
+        outcome=verdict.outcome,
         key=run.key,
         data=candidate.data_digest,
         base=candidate.base_digest,
@@ -62,11 +149,27 @@ def promote(
         flow_run=flow_run,
         approved_by=approved_by,
         reason=verdict.reason,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        time=_now(),
     )
-    if (records[-1].candidate if records else None) != evidence.champion:
-        return None
-    return record if append(store, record) else None
+
+
+def _next(records: list[Record], target: Record, *, kind: str, by: str, reason: str) -> Record:
+    """The record that makes (or leaves) the target champion."""
+    changes = {
+        "number": len(records) + 1, "previous": records[-1].digest, "kind": kind, "approved_by": by, "reason": reason,
+        "time": _now(), "flow_run": None, "expires": None, "about": None, "signature": None,
+    }  # fmt: skip
+    return target.model_copy(update=changes)
+
+
+def _append(store: ObjectStore, record: Record) -> Record | None:
+    """The record, signed and appended; None if another one came first."""
+    signed = record.model_copy(update={"signature": signing.sign(record.unsigned)})
+    return signed if append(store, signed) else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def git_commit(root: Path) -> str | None:

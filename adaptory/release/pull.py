@@ -43,7 +43,11 @@ def resolve(store: ObjectStore, name: str) -> ledger.Record:
     if which == "champion":
         record = ledger.head(store, model)
     else:
-        record = next((r for r in ledger.history(store, model) if r.version == int(which[1:])), None)
+        records = ledger.history(store, model)
+        record = next((r for r in records if r.version == int(which[1:]) and r.kind != "retire"), None)
+        if record and record.version in ledger.retired(records):
+            reason = next(r.reason for r in records if r.about == record.version)
+            raise ReleaseError(f"{model}@{which} was retired: {reason}. Pull {model}@champion instead")
     if record is None:
         there = sorted({key.split("/")[1] for key in store.keys("ledger/")})
         raise ReleaseError(
@@ -75,6 +79,17 @@ def fetch_release(store: ObjectStore, record: ledger.Record, cache: Path) -> Pat
         folder.parent.mkdir(parents=True, exist_ok=True)
         _download(store, record, folder)
     return folder
+
+
+def check_stored(store: ObjectStore, record: ledger.Record) -> None:
+    """Returns only if the release lies whole in the store, by its manifest and the names there. Raises ReleaseError."""
+    place = f"releases/{record.model}/{fingerprint.hex_of(record.release)}"
+    try:
+        listed = manifest.parse(store.get(f"{place}/{MANIFEST}"), record.release, f"{store.url}/{place}/{MANIFEST}")
+    except NotFound as missing:
+        raise ReleaseError(f"{missing} is gone from the store; restore it from a backup first") from None
+    if missing_files := sorted(set(listed.files) - {key.removeprefix(f"{place}/") for key in store.keys(f"{place}/")}):
+        raise ReleaseError(f"{store.url}/{place} lacks {', '.join(missing_files)}; restore it from a backup first")
 
 
 def _download(store: ObjectStore, record: ledger.Record, folder: Path) -> int:

@@ -1,0 +1,116 @@
+"""The audit: does everything that can be looked up say what the ledger says?"""
+
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adaptory import fingerprint
+from adaptory.errors import IntegrityError, ReleaseError, UserError
+from adaptory.registry import ledger, tracking
+from adaptory.registry.projection import CHAMPION, PREVIOUS, previous
+from adaptory.release import manifest
+from adaptory.release.manifest import MANIFEST
+from adaptory.release.pull import fetch_release
+from adaptory.storage import ObjectStore
+from adaptory.workspace import Workspace
+
+
+def audit(workspace: Workspace, store: ObjectStore, model: str) -> Iterator[str]:
+    """A sentence for everything that is wrong with a model: records, releases in the store, versions and aliases in MLflow.
+
+    Every release is downloaded and hashed again. Nothing is changed; `adaptory reconcile` mends MLflow.
+    """
+    try:
+        records = ledger.history(store, model)
+    except IntegrityError as fault:
+        yield str(fault)
+        return
+    if not records:
+        yield f"{model!r} has no record in the ledger of {store.url}"
+        return
+    yield from _promises(records)
+    whole = {}
+    with tempfile.TemporaryDirectory() as fresh:
+        for record in {one.release: one for one in records}.values():
+            try:
+                whole[record.candidate] = fetch_release(store, record, Path(fresh))
+            except (IntegrityError, ReleaseError) as fault:
+                yield f"the release of v{record.version}: {fault}"
+        yield from _verdicts(records, whole)
+        yield from _mirror(workspace, records, whole)
+
+
+def _promises(records: list[ledger.Record]) -> Iterator[str]:
+    for record in records:
+        if record.kind == "promote" and record.outcome != "PASS":
+            yield f"record {record.number} promotes v{record.version} with verdict {record.outcome}"
+    now, today = records[-1], datetime.now(UTC).date().isoformat()
+    origin = next(record for record in records if record.candidate == now.candidate)
+    if origin.expires and origin.expires < today:
+        yield f"v{now.version} is champion by an override that ended on {origin.expires}: {origin.reason}"
+
+
+def _verdicts(records: list[ledger.Record], whole: dict[str, Path]) -> Iterator[str]:
+    """S1: what made a champion is a verdict on exactly this candidate and evidence."""
+    from adaptory.gate import Evidence, Verdict
+
+    for record in records:
+        folder = whole.get(record.candidate)
+        if record.kind not in ("promote", "override", "bootstrap") or folder is None:
+            continue
+        try:
+            evidence = Evidence.model_validate_json((folder / "evidence.json").read_bytes())
+            verdict = Verdict.model_validate_json((folder / "verdict.json").read_bytes())
+        except ValueError:
+            yield f"record {record.number}: evidence or verdict is of another version of adaptory and cannot be checked"
+            continue
+        found = (evidence.digest, verdict.digest, verdict.evidence, verdict.candidate)
+        if found != (record.evidence, record.verdict, record.evidence, record.candidate):
+            yield f"record {record.number}: its release holds another evidence or verdict than it names"
+
+
+def _mirror(workspace: Workspace, records: list[ledger.Record], whole: dict[str, Path]) -> Iterator[str]:
+    model = records[-1].model
+    mlflow = tracking.client(workspace)
+    registered = next(iter(mlflow.search_registered_models(f"name = '{model}'")), None)
+    if registered is None:
+        yield f"MLflow has no registered model {model!r}"
+        return
+    versions = {one.tags.get("adaptory.candidate"): one for one in mlflow.search_model_versions(f"name = '{model}'")}
+    wanted = {CHAMPION: records[-1].candidate}
+    if before := previous(records):
+        wanted[PREVIOUS] = before.candidate
+    for alias, candidate in wanted.items():
+        ours, theirs = versions.get(candidate), registered.aliases.get(alias)
+        if ours is None:
+            yield f"MLflow has no version of the {alias} {fingerprint.short(candidate)}"
+        elif str(theirs) != str(ours.version):
+            yield f"alias {alias} of {model!r} in MLflow names version {theirs}, and by the ledger it is version {ours.version}"
+    for alias in sorted(set(registered.aliases) - {CHAMPION, PREVIOUS}):
+        yield f"alias {alias} of {model!r} in MLflow was set by hand"
+    known = {record.candidate for record in records}
+    for candidate, version in versions.items():
+        if candidate not in known:
+            yield f"version {version.version} in MLflow is of no candidate in the ledger"
+        elif candidate in whole:
+            yield from _artifacts(mlflow, version, whole[candidate])
+
+
+def _artifacts(mlflow: Any, version: Any, release: Path) -> Iterator[str]:
+    """Whether MLflow keeps the very files of the release."""
+    from mlflow.artifacts import download_artifacts
+
+    listed = manifest.Manifest.model_validate_json((release / MANIFEST).read_bytes())
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            found = Path(download_artifacts(artifact_uri=version.source, dst_path=scratch, tracking_uri=mlflow.tracking_uri))
+            folder = next(found.rglob(MANIFEST)).parent
+            manifest.verify(folder, listed)
+        except StopIteration:
+            yield f"the artifacts of version {version.version} in MLflow hold no release"
+        except (OSError, UserError) as fault:
+            yield f"the artifacts of version {version.version} in MLflow: {fault}"
+        except Exception as fault:  # whatever an artifact store answers
+            yield f"the artifacts of version {version.version} in MLflow cannot be had: {fault}"

@@ -1,0 +1,58 @@
+"""What a person does to the ledger from the command line; MLflow follows at once, or says why it could not."""
+
+import getpass
+
+from adaptory import params, reach, run, workspace
+from adaptory.errors import BusyError, DataError, ReleaseError, ServerError
+from adaptory.gate import Verdict
+from adaptory.registry import projection, promotion
+from adaptory.registry.ledger import Record
+from adaptory.storage import open_store
+from adaptory.workspace import Workspace
+
+
+def override(name: str, reason: str, expires: str) -> str:
+    """Makes the candidate of the last run champion although its verdict was no PASS; says what it did."""
+    from adaptory.evaluation import read
+    from adaptory.training.candidate import finished
+
+    place = workspace.find()
+    place.activate()
+    now = run.current(place, params.load(place.recipes_file, name).name)
+    evidence, path = read(now.folder), now.folder / "verdict.json"
+    if evidence is None or not path.is_file():
+        raise DataError(f"the candidate of {name!r} on this data was not judged here yet; run: adaptory retrain {name}")
+    verdict = Verdict.model_validate_json(path.read_bytes())
+    if verdict.outcome == "PASS":
+        raise ReleaseError("the gate let this candidate pass; there is nothing to override")
+    store = open_store(place.store)
+    made = promotion.override(now, store, finished(now), evidence, verdict, by=getpass.getuser(), reason=reason, expires=expires)
+    if made is None:
+        raise BusyError("the champion changed after the comparison; retrain, and look at the new verdict")
+    return _told(place, made, f"by override of {verdict.outcome}, until {expires}")
+
+
+def rollback(name: str, to: int | None, reason: str) -> str:
+    """Makes an earlier champion champion again; says what it did."""
+    place = workspace.find()
+    made = promotion.rollback(open_store(place.store), name, to, by=getpass.getuser(), reason=reason)
+    return _told(place, made, "again")
+
+
+def retire(name: str, version: int, reason: str) -> str:
+    """Bars a version; says what it did."""
+    place = workspace.find()
+    made = promotion.retire(open_store(place.store), name, version, by=getpass.getuser(), reason=reason)
+    return f"{name} v{version} is retired (record {made.number}); v{made.version} is champion as before"
+
+
+def _told(place: Workspace, made: Record, how: str) -> str:
+    """The change, after MLflow was told; a ledger record stands whether MLflow answers or not."""
+    said = f"{made.model} v{made.version} is champion {how} (record {made.number})"
+    place.activate()
+    try:
+        reach.check_tracking(place)
+        projection.project(place, open_store(place.store), made.model)
+    except ServerError as fault:
+        return f"{said}; MLflow was not told: {fault}. Later: adaptory reconcile {made.model}"
+    return said

@@ -1,0 +1,131 @@
+"""F15-F18, F43, F48 and the campaign: every change that a promotion makes fails once, and the same command finishes it."""
+
+import multiprocessing
+import threading
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptory import release
+from adaptory.errors import IntegrityError, ServerError, UserError
+from adaptory.registry import head, history
+from adaptory.registry.promotion import rollback
+from adaptory.storage import ObjectStore, open_store
+from tests.promotions import FaultyStore, Judged, promoted
+
+ROUNDS, PROCESSES = 50, 8
+
+
+def changes_of_a_promotion(folder: Path) -> int:
+    counting: Any = FaultyStore(open_store(str(folder / "counted")), 0, "never")
+    assert Judged(folder, 1, None).promote(counting) is not None
+    return int(counting.changes)
+
+
+@pytest.mark.parametrize("how", ["lost", "unanswered"])
+def test_f15_f16_f18_whichever_change_fails_the_same_command_promotes_exactly_once(tmp_path: Path, how: str) -> None:
+    count = changes_of_a_promotion(tmp_path)
+    assert count > 10
+    for at in range(1, count + 1):
+        store = open_store(str(tmp_path / f"store-{how}-{at}"))
+        first = promoted(store, tmp_path, 1)
+        one = Judged(tmp_path, 2, first)
+        faulty: Any = FaultyStore(store, at, how)
+        with pytest.raises(ServerError):
+            one.promote(faulty)
+        seen = head(store, "tiny")
+        assert seen is not None and seen.candidate in (first.candidate, one.candidate.digest), "the old one whole, or the new one"
+        release.pull(store, "tiny", tmp_path / f"pulled-{how}-{at}")
+        record = one.promote(store)
+        assert record is not None
+        assert [r.candidate for r in history(store, "tiny")] == [first.candidate, one.candidate.digest]
+        assert release.pull(store, "tiny", tmp_path / f"pulled-{how}-{at}").digest == record.release
+
+
+def _racer(folder: str, me: int, barrier: "Barrier", won: "multiprocessing.Queue[Any]") -> None:
+    store = open_store(f"{folder}/store")
+    for round_ in range(ROUNDS):
+        champion = head(store, "tiny")
+        one = Judged(Path(folder) / f"p{me}", round_ * PROCESSES + me + 1, champion)
+        barrier.wait(60)
+        record = one.promote(store)
+        won.put((round_, me, record is not None))
+        barrier.wait(60)
+
+
+def test_f17_of_eight_promotions_at_once_one_wins_fifty_times(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, won = context.Barrier(PROCESSES), context.Queue()
+    racers = [context.Process(target=_racer, args=(str(tmp_path), me, barrier, won)) for me in range(PROCESSES)]
+    for racer in racers:
+        racer.start()
+    told = [won.get(timeout=120) for _ in range(ROUNDS * PROCESSES)]
+    for racer in racers:
+        racer.join(30)
+        assert racer.exitcode == 0
+    records = history(open_store(f"{tmp_path}/store"), "tiny")
+    assert len(records) == ROUNDS, "one chain: nobody lost, nobody twice"
+    for round_ in range(ROUNDS):
+        winners = [me for number, me, first in told if number == round_ and first]
+        assert len(winners) == 1, f"round {round_}: {winners}"
+    stale = Judged(tmp_path / "late", 10_000, records[-2])
+    assert stale.promote(open_store(f"{tmp_path}/store")) is None, "a loser is told that its comparison is stale"
+    again = Judged(tmp_path / "late", 10_000, records[-1])
+    assert again.promote(open_store(f"{tmp_path}/store")) is not None, "and is judged again against the new champion"
+
+
+def test_f48_a_champion_that_changes_during_a_pull_does_not_mix_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path / "store"))
+    first = promoted(store, tmp_path, 1)
+    download, once = type(store).download, threading.Lock()
+
+    def late(self: ObjectStore, key: str, path: Path) -> None:
+        if once.acquire(blocking=False):
+            promoted(store, tmp_path, 2)
+        download(self, key, path)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(store), "download", late)
+    assert release.pull(store, "tiny", tmp_path / "model").digest == first.release, "the one that was resolved, whole"
+    assert release.pull(store, "tiny", tmp_path / "model").version == 2, "the next pull takes the new one"
+
+
+def test_a_way_back_to_a_release_that_is_no_longer_whole_is_refused(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    first = promoted(store, tmp_path, 1)
+    second = promoted(store, tmp_path, 2)
+    path = next((tmp_path / "store" / "releases" / "tiny" / first.release[7:]).glob("adapter*"))
+    whole = path.read_bytes()
+    path.unlink()
+    with pytest.raises(UserError, match=r"lacks adapter_model\.safetensors"):
+        rollback(store, "tiny", 1, by="me", reason="")
+    assert head(store, "tiny") == second
+    path.write_bytes(whole)
+    assert rollback(store, "tiny", 1, by="me", reason="").version == 1
+
+
+def test_where_a_key_is_trusted_only_its_records_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    for name in ("ours", "theirs"):
+        private, public = tmp_path / f"{name}.pem", tmp_path / f"{name}.pub"
+        subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
+        subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    store = open_store(str(tmp_path / "store"))
+    monkeypatch.setenv("ADAPTORY_SIGNING_KEY", str(tmp_path / "ours.pem"))
+    promoted(store, tmp_path, 1)
+    monkeypatch.setenv("ADAPTORY_TRUSTED_KEY", str(tmp_path / "ours.pub"))
+    assert release.pull(store, "tiny", tmp_path / "model").version == 1
+    monkeypatch.setenv("ADAPTORY_SIGNING_KEY", str(tmp_path / "theirs.pem"))
+    promoted(store, tmp_path, 2)
+    with pytest.raises(IntegrityError, match="not signed by the key"):
+        release.pull(store, "tiny", tmp_path / "model")
+    monkeypatch.delenv("ADAPTORY_SIGNING_KEY")
+    unsigned = open_store(str(tmp_path / "other"))
+    monkeypatch.delenv("ADAPTORY_TRUSTED_KEY")
+    promoted(unsigned, tmp_path, 3)
+    monkeypatch.setenv("ADAPTORY_TRUSTED_KEY", str(tmp_path / "ours.pub"))
+    with pytest.raises(IntegrityError, match="is not signed"):
+        release.pull(unsigned, "tiny", tmp_path / "model")
+    assert (tmp_path / "model" / "current").exists(), "what was served is served"
