@@ -32,10 +32,25 @@ def pull(words: argparse.Namespace) -> int:
     from adaptory.storage.objects import open_store
 
     store = open_store(words.store or workspace.find().store)
-    done = release.pull(store, words.name, words.folder)
+    if words.watch:
+        release.watch(store, words.name, words.folder, words.watch, lambda said: print(said, flush=True), strict=words.strict)
+    done = release.pull(store, words.name, words.folder, strict=words.strict)
     moved = f"{done.bytes_moved / 1e6:.1f} MB moved and verified" if done.bytes_moved else "unchanged, nothing moved"
     print(f"{done.model} v{done.version} is in {done.folder} ({moved})")
     return 0
+
+
+def smoke(words: argparse.Namespace) -> int:
+    from adaptory import workspace
+    from adaptory.release import serving
+
+    place = workspace.find()
+    place.activate()
+    wrong = serving.smoke(words.folder, place.root, place.cache)
+    for line in wrong:
+        print(line)
+    print(f"{words.folder}: answers its example {'otherwise than' if wrong else 'as'} when it was released")
+    return 1 if wrong else 0
 
 
 def predict(words: argparse.Namespace) -> int:

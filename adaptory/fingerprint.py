@@ -28,8 +28,12 @@ def of_json(value: Any) -> str:
 
     Raises ValueError for NaN and infinities: they have no JSON form, so they have no digest.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return of_bytes(text.encode())
+    return of_bytes(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """The one written form of a JSON value, which its digest is of. Raises as `of_json`."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def of_files(root: Path, names: Iterable[str]) -> str:

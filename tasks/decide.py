@@ -1,10 +1,11 @@
 """Decide: the gate's verdict, and the report that explains it."""
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from adaptory import progress
+from adaptory.errors import StageError
 from adaptory.evaluation import report
 from adaptory.gate import Evidence, Verdict, judge
 from adaptory.process import run_stage
@@ -22,7 +23,10 @@ def decide(run: Run, candidate: Candidate, evidence: Evidence) -> Verdict:
     verdict = judge(evidence, run.recipe.gate, champion.candidate if champion else None)
     (run.folder / "verdict.json").write_text(verdict.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if verdict.outcome in ("FAIL", "INCONCLUSIVE"):
-        run_stage(run.workspace, "explain", run.recipe.name, progress.for_terminal())
+        try:
+            run_stage(run.workspace, "explain", run.recipe.name, progress.for_terminal())
+        except StageError as fault:  # a verdict needs no explanation
+            get_run_logger().warning("why it was refused could not be worked out: %s", fault)
     text = report.markdown(run, candidate, evidence, verdict)
     page = report.write(run, text)
     without_pictures = "\n".join(line for line in text.splitlines() if not line.startswith("!["))

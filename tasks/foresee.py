@@ -4,6 +4,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from adaptory import progress
+from adaptory.errors import IntegrityError
 from adaptory.evaluation.foresight import foresee as foreseen
 from adaptory.run import Run
 from adaptory.storage import open_store
@@ -14,6 +15,11 @@ from tasks.common import worth_retrying
 def foresee(run: Run) -> None:
     """Tells the smallest gain that the test rows can show, and warns where the recipe asks for less."""
     log, show = get_run_logger(), progress.for_terminal()
-    for one in foreseen(run, open_store(run.workspace.store)):
+    try:
+        told = foreseen(run, open_store(run.workspace.store))
+    except IntegrityError as fault:  # advice stops nothing
+        log.warning("what the test rows can show is not known: %s", fault)
+        return
+    for one in told:
         (log.info if one.enough else log.warning)(one.said)
         show({"event": "stage", "what": one.said})

@@ -7,7 +7,7 @@ from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 
 from adaptory.evaluation import read as read_evidence
-from adaptory.gate import Evidence, Verdict
+from adaptory.gate import Evidence, Verdict, settles
 from adaptory.registry import Judged, decisions, head, history, projection, read_judged, tracking, write_judged
 from adaptory.registry.promotion import promote as promote_in_ledger
 from adaptory.release import fetch_release
@@ -56,7 +56,7 @@ def _conclude(run: Run, verdict: Verdict) -> Outcome:
     tracking.close_run(run.workspace, tracking.open_run(run, runtime.flow_run.id), verdict, run.folder / "report")
     champion = head(store, name)
     version = champion.version if champion else None
-    if verdict.outcome != "STALE":  # a stale comparison decided nothing, so it must be made again
+    if settles(verdict, run.recipe.gate):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         evidence = read_evidence(run.folder)
         assert evidence is not None

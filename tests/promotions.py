@@ -110,6 +110,9 @@ class MemoryStore:
     def download(self, key: str, path: Path) -> None:
         path.write_bytes(self.get(key))
 
+    def read(self, key: str, start: int, length: int) -> bytes:
+        return self.get(key)[start : start + length]
+
     def upload(self, path: Path, key: str) -> None:
         self.put(key, path.read_bytes())
 
@@ -147,3 +150,6 @@ class FaultyStore:
 
     def download(self, key: str, path: Path) -> None:
         self._inner.download(key, path)
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        return self._inner.read(key, start, length)

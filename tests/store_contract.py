@@ -24,6 +24,12 @@ class StoreContract:
         assert store.keys("a/") == ["a/b", "a/c"]
         assert store.keys("nothing/") == []
 
+    def test_any_part_of_an_object_can_be_read(self, store: ObjectStore) -> None:
+        store.put("a", b"0123456789")
+        assert (store.read("a", 0, 4), store.read("a", 4, 4), store.read("a", 8, 4)) == (b"0123", b"4567", b"89")
+        with pytest.raises(NotFound):
+            store.read("b", 0, 1)
+
     def test_what_is_not_there_is_not_found(self, store: ObjectStore, tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             store.get("a")

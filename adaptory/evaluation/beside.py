@@ -10,6 +10,7 @@ import numpy as np
 
 from adaptory import data
 from adaptory.data import shards, some_rows
+from adaptory.errors import RecipeError
 from adaptory.evaluation import resampling, respond
 from adaptory.evaluation.calibration import temperature_of
 from adaptory.evaluation.kept import Beside
@@ -71,6 +72,8 @@ def forgetting(one: respond.Loaded, recipe: Recipe, workspace: Workspace, base: 
     """Perplexity of a language model over that of its base on the recipe's other text, texts resampled in pairs."""
     if recipe.evaluation.general is None:
         return None
+    if one.made.kind == "seq2seq":
+        raise RecipeError("evaluation.general is read by language models; this base is an encoder-decoder. Remove the key")
     reader = recipe.model_copy(update={"task": "text"})
     untuned = respond.untuned(base, reader)
     rows = respond.rows_of(untuned, reader, _other_text(workspace, recipe))

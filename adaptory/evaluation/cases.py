@@ -26,6 +26,7 @@ from adaptory.errors import RecipeError
 from adaptory.gate import Case
 from adaptory.recipe import Recipe
 
+_TASKS = ("classification", "regression", "sft")
 _SLACK = 0.01  # a chance may fall by rounding and by a change of wording that says the same
 
 
@@ -80,6 +81,11 @@ def read(path: Path, recipe: Recipe) -> tuple[Written, ...]:
             raise RecipeError(
                 f"{path}, case {place}: {'.'.join(map(str, first['loc']))} {first['msg']}".replace("  ", " ")
             ) from None
+    if recipe.task not in _TASKS:
+        raise RecipeError(f"evaluation.cases: task {recipe.task!r} has no cases; {', '.join(_TASKS)} have")
+    for case in cases:
+        if wrong := _fault(case, recipe):
+            raise RecipeError(f"{path}, case {case.name!r}: {wrong}")
     classes = set(recipe.data.classes)
     for case in cases:
         named = {case.expect if isinstance(case.expect, str) else None, case.towards} - {None}
@@ -88,6 +94,21 @@ def read(path: Path, recipe: Recipe) -> tuple[Written, ...]:
                 f"{path}, case {case.name!r}: {', '.join(map(str, named))} is no class ({', '.join(sorted(classes))})"
             )
     return tuple(cases)
+
+
+def _fault(case: Written, recipe: Recipe) -> str | None:
+    """What is wrong with a case for this task."""
+    numbers, words = recipe.task == "regression", recipe.task == "sft"
+    if isinstance(case.expect, Bounds) != numbers and case.expect is not None:
+        return "expect is bounds ({above: ..., below: ...}) for numbers, and text for everything else"
+    if case.towards is not None and (words or (numbers and case.towards not in ("up", "down"))):
+        return "towards is up or down for numbers, a class for classes, and nothing for written answers"
+    if words and isinstance(case.expect, str):
+        try:
+            re.compile(case.expect)
+        except re.error as broken:
+            return f"expect is not a regular expression: {broken}"
+    return None
 
 
 def questions(cases: tuple[Written, ...], recipe: Recipe) -> list[dict[str, Any]]:

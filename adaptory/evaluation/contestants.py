@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from adaptory.registry import ledger
 from adaptory.release import fetch_release
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
-from adaptory.training import Candidate, adapter, certificate
+from adaptory.training import Candidate, adapter, network, render
 from adaptory.training.candidate import CARD, finished
 
 Tell = Callable[[int], None]
@@ -35,8 +36,7 @@ class Rows:
     @classmethod
     def of(cls, train: Any, validation: Any, test: Any) -> "Rows":
         """The rows, named by what they hold."""
-        told = test.drop("file", "line").write_ndjson()
-        return cls(train, validation, test, fingerprint.of_bytes(told.encode()))
+        return cls(train, validation, test, _digest(test))
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Contestant:
     digest: str
     depends: dict[str, Any]
     ask: Callable[[], tuple[Answers, Beside]]
+    check: Callable[[], None] = lambda: None  # raises UserError for one whose answers cannot be compared
 
     def key(self, rows: Rows) -> str:
         """The digest of everything the answers depend on."""
@@ -58,9 +59,13 @@ class Contestant:
 def evaluator() -> str:
     """The digest of the code and libraries that answers depend on; not of what is computed from them."""
     folder = Path(__file__).parent
-    names = ("baselines.py", "beside.py", "calibration.py", "cases.py", "contestants.py", "embeddings.py", "respond.py")
+    names = (
+        "baselines.py", "beside.py", "calibration.py", "contestants.py", "embeddings.py", "resampling.py", "respond.py",
+        "scores.py",
+    )  # fmt: skip
     code = [run.code_digest("training"), fingerprint.of_files(folder, names)]
-    return fingerprint.of_json({"code": code, "libraries": run.libraries()})
+    libraries = run.libraries() | {name: version(name) for name in ("scikit-learn", "vaderSentiment")}
+    return fingerprint.of_json({"code": code, "libraries": libraries})
 
 
 def everyone(
@@ -71,11 +76,13 @@ def everyone(
 
     def trained(name: str, kind: str, said: str, made: Candidate, folder: Path, of: Run | None) -> Contestant:
         def ask() -> tuple[Answers, Beside]:
-            if of is None:
-                _check_comparable(said, made, candidate)
             return _trained(now, store, made, folder, base, candidate, rows, name, kind, tell)
 
-        return Contestant(name, kind, said, made.digest, _depends(recipe, made, name), ask)
+        def check() -> None:
+            if of is None:
+                _check_comparable(now, said, made, folder, candidate)
+
+        return Contestant(name, kind, said, made.digest, _depends(recipe, made, name, rows), ask, check)
 
     yield trained("candidate", "candidate", "the candidate", candidate, now.candidate_folder, now)
     if champion:
@@ -108,7 +115,7 @@ def _released(now: Run, store: ObjectStore, record: ledger.Record, trained: Any,
     return found
 
 
-def _depends(recipe: Recipe, made: Candidate, name: str) -> dict[str, Any]:
+def _depends(recipe: Recipe, made: Candidate, name: str, rows: Rows) -> dict[str, Any]:
     """What a trained model's answers depend on."""
     told = recipe.evaluation
     facts: dict[str, Any] = {
@@ -116,7 +123,10 @@ def _depends(recipe: Recipe, made: Candidate, name: str) -> dict[str, Any]:
         "method": made.training.method, "classes": made.classes, "longest": told.max_new_tokens, "task": recipe.task,
         "masked": [recipe.training.masked, recipe.training.seed] if recipe.task == "text" else None,
     }  # fmt: skip
-    if name == "candidate":
+    if recipe.data.classes:
+        facts["calibrated"] = _digest(rows.validation)
+    if name == "candidate":  # it is certified, and asked more than others are
+        facts["own"] = True
         facts["general"] = told.general.model_dump(mode="json") if told.general else None
         facts["resamples"] = [told.resamples, told.seed, told.confidence] if told.general else None
     return facts
@@ -130,10 +140,6 @@ def _trained(
     if made.base_digest != candidate.base_digest:
         base = bases.cached(made.base_reference, made.base_digest, now.workspace.root, now.workspace.cache)
     loaded = respond.load(folder, base, made, certified=own)
-    if recipe.task == "text" and not own:
-        ours = certificate.rendered_with(now.candidate_folder, now.workspace.data(recipe.name) / "base", candidate)
-        if not loaded.made.counts_like(ours):
-            raise UserError(f"{name} counts tokens otherwise than the candidate; their perplexities cannot be compared")
     held = reference(now, store, made, base, loaded)
     said = respond.respond(name, kind, loaded, recipe, rows.test, held, tell)
     said = replace(said, temperature=beside.temperature(loaded, recipe, rows.validation))
@@ -147,11 +153,26 @@ def _trained(
     return said, found
 
 
-def _check_comparable(said: str, made: Candidate, candidate: Candidate) -> None:
+def _check_comparable(now: Run, said: str, made: Candidate, folder: Path, candidate: Candidate) -> None:
+    """Raises UserError for a model whose answers, kept or not, are to another question."""
     if made.classes != candidate.classes or made.objective != candidate.objective:
         raise UserError(
             f"{said} answers {made.objective} {made.classes}, the candidate {candidate.objective} {candidate.classes}"
         )
+    if now.recipe.task == "text":
+        ours, theirs = (render.renderer(one, "text", now.recipe.training, config) for one, config in _readers(now, folder))
+        if not theirs.counts_like(ours):
+            raise UserError(f"{said} counts tokens otherwise than the candidate; their perplexities cannot be compared")
+
+
+def _readers(now: Run, folder: Path) -> list[tuple[Path, Any]]:
+    config = network.config_of(now.workspace.data(now.recipe.name) / "base")
+    return [(now.candidate_folder, config), (folder, config)]
+
+
+def _digest(table: Any) -> str:
+    """The digest of what rows hold, wherever they came from."""
+    return fingerprint.of_bytes(table.drop("file", "line").write_ndjson().encode())
 
 
 def _baseline(now: Run, name: str, rows: Rows, base: Path, tell: Tell) -> Contestant:

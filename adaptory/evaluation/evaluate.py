@@ -19,15 +19,16 @@ from adaptory.evaluation.embeddings import embed
 from adaptory.evaluation.kept import Beside, kept
 from adaptory.evaluation.scores import SCORES, Answers, Truth
 from adaptory.evaluation.slices import slices_of
-from adaptory.gate import Case, Evidence
+from adaptory.gate import Case, Estimate, Evidence
 from adaptory.profile import history as data_history
 from adaptory.profile.domains import distances
-from adaptory.recipe import SEEN, Recipe
+from adaptory.recipe import SEEN, Latency, Recipe
 from adaptory.registry import ledger, spending
 from adaptory.registry.promotion import git_commit
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
 from adaptory.training import Candidate
+from adaptory.training.certificate import CERTIFICATE
 from adaptory.training.curve import CURVE
 
 EVIDENCE, EXAMPLE = "evidence.json", "example.json"
@@ -49,8 +50,9 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Emit) -> 
     recipe = run.recipe
     champion = ledger.head(store, recipe.name)
     done = read(run.folder)
-    same = done and done.candidate == candidate.digest and done.champion == (champion and champion.candidate)
-    if done and same and done.champion_error is None:
+    commit = git_commit(run.workspace.root)
+    same = done and (done.candidate, done.champion, done.commit) == (candidate.digest, champion and champion.candidate, commit)
+    if done and same and done.champion_error is None and not _timed(recipe):
         return done
     (run.folder / "report").mkdir(parents=True, exist_ok=True)
     rows, slices, excluded = _rows(run, store)
@@ -62,8 +64,10 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Emit) -> 
     _write(run.folder / CHANGES, since(run, store, champion))
     settings = recipe.evaluation
     emit({"event": "stage", "what": f"drawing {settings.resamples:,} resamples for the intervals"})
+    tried, cases_digest, latency = _asked_afresh(run, candidate, rows)
+    if latency:
+        about["candidate"] = about["candidate"].model_copy(update={"latency": latency})
     look = spending.look(store, recipe, run.key, candidate.digest, champion.candidate if champion else None)
-    tried, cases_digest = _cases(run, candidate)
     card = run.dataset.card
     facts = Evidence(
         recipe=recipe.name,
@@ -78,7 +82,7 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Emit) -> 
         scores=fingerprint.of_file(run.folder / SCORES),
         rows=rows.test.height,
         rows_digest=rows.digest,
-        commit=git_commit(run.workspace.root),
+        commit=commit,
         quarantined=sum(card.quarantined.values()) / max(1, card.rows_in),
         look=look,
         planned_steps=candidate.done_steps if candidate.stopped_early else candidate.planned_steps,
@@ -153,6 +157,8 @@ def _answered(
 def _asked(store: ObjectStore, recipe: Recipe, one: Contestant, rows: Rows, emit: Emit) -> tuple[Answers, Beside]:
     """What one contestant said, now or before."""
 
+    one.check()
+
     def ask() -> tuple[Answers, Beside]:
         emit({"event": "stage", "what": f"scoring {one.said} on {rows.test.height:,} test rows"})
         return one.ask()
@@ -160,16 +166,28 @@ def _asked(store: ObjectStore, recipe: Recipe, one: Contestant, rows: Rows, emit
     return kept(store, recipe.name, one.key(rows), one.name, one.kind, recipe.data.classes, ask)
 
 
-def _cases(run: Run, candidate: Candidate) -> tuple[tuple[Case, ...] | None, str | None]:
-    """The behavioural cases, tried on the candidate: they are few, so they are tried every time."""
-    recipe = run.recipe
+def _timed(recipe: Recipe) -> bool:
+    """Whether the gate asks how fast this machine answers, which another one, or another hour, does not know."""
+    return any(isinstance(one, Latency) for one in recipe.gate.criteria)
+
+
+def _asked_afresh(run: Run, candidate: Candidate, rows: Rows) -> tuple[tuple[Case, ...] | None, str | None, Estimate | None]:
+    """What is asked of the candidate every time: behavioural cases, which are few, and its speed if the gate asks for it.
+
+    A candidate without its certificate is certified now: its answers may be kept from another machine.
+    """
+    recipe, base = run.recipe, run.workspace.data(run.recipe.name) / "base"
+    certified = (run.candidate_folder / CERTIFICATE).is_file()
+    if recipe.evaluation.cases is None and certified and not _timed(recipe):
+        return None, None, None
+    loaded = respond.load(run.candidate_folder, base, candidate, certified=not certified)
+    latency = beside.found(loaded, recipe, run.candidate_folder, rows.test).latency if _timed(recipe) else None
     if recipe.evaluation.cases is None:
-        return None, None
+        return None, None, latency
     path = run.workspace.root / recipe.evaluation.cases
     written = cases.read(path, recipe)
-    loaded = respond.load(run.candidate_folder, run.workspace.data(recipe.name) / "base", candidate)
     told = beside.told(loaded, recipe, cases.questions(written, recipe))
-    return cases.tried(written, told), fingerprint.of_file(path)
+    return cases.tried(written, told), fingerprint.of_file(path), latency
 
 
 def _look_at_data(run: Run, store: ObjectStore, champion: ledger.Record | None, pictures: Path) -> None:
@@ -205,6 +223,7 @@ def truth_of(recipe: Recipe, test: Any, slices: dict[str, Any]) -> Truth:
     chats = [json.loads(chat) for chat in test["messages"]] if recipe.task == "sft" else []
     return Truth(
         rows=tuple(test["row"]),
+        groups=tuple(test["group"].fill_null(test["row"])),
         sources=tuple(test["source"]),
         labels=np.array([number[label] for label in test["label"]]) if number else None,
         values=test["value"].to_numpy() if valued else None,

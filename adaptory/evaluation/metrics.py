@@ -110,13 +110,13 @@ def _drawn(
     truth: Truth, answers: Sequence[Answers], metrics: Iterable[Metric], plan: Plan, where: str | None
 ) -> tuple[dict[tuple[int, Metric], float], dict[tuple[int, Metric], Floats], dict[tuple[int, Metric], Floats]]:
     """Of every model and metric: the value, its values on every draw of rows, and (for BCa) with rows left out."""
-    rows, classes = len(truth.rows), len(plan.classes)
+    rows, classes, documents = len(truth.rows), len(plan.classes), resampling.numbered(truth.groups)
     asked = {(n, m): measure(m, where, plan.classes).of(truth, one, classes) for n, one in enumerate(answers) for m in metrics}
     once = np.ones((1, rows))
     found = {key: float(value(once)[0]) for key, value in asked.items()}
     drawn: dict[tuple[int, Metric], list[Floats]] = {key: [] for key in asked}
     whole: dict[tuple[int, Metric], Floats] = {}
-    for weights in resampling.draws(rows, plan.resamples, plan.seed):
+    for weights in resampling.draws(rows, plan.resamples, plan.seed, documents):
         for key, value in asked.items():
             drawn[key].append(value(weights))
     for key in asked:
@@ -124,7 +124,7 @@ def _drawn(
         if key[1] in _BIASED:  # a resample is less even than the rows, so it looks less calibrated than they are
             joined = np.maximum(joined - (joined.mean() - found[key]), 0.0)
         whole[key] = joined
-    left = {key: value(resampling.leave_out(rows)) for key, value in asked.items()} if plan.bca else {}
+    left = {key: value(resampling.leave_out(rows, documents)) for key, value in asked.items()} if plan.bca else {}
     return found, whole, left
 
 
@@ -137,10 +137,9 @@ def _duels(truth: Truth, answers: Sequence[Answers], plan: Plan) -> Iterable[Pai
         if main.sums and other.kind != "repeat":
             parts, value = main.sums
             ours, theirs = (parts(truth, one, len(plan.classes)) for one in (answers[0], other))
-            chance = resampling.permuted(ours, theirs, value, plan.resamples, plan.seed)
+            chance = resampling.permuted(ours, theirs, value, plan.resamples, plan.seed, resampling.numbered(truth.groups))
         yield resampling.duel(other.name, earned[0], earned[place], chance)
 
 
 def _point(value: float) -> float | None:
     return value if np.isfinite(value) else None
-

@@ -1,7 +1,9 @@
 """Past decisions under other rules: decided again from stored scores, without a model."""
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,28 +55,45 @@ def policy(path: Path, recipe: Recipe) -> Recipe:
 def replay(store: ObjectStore, recipe: Recipe, since: str = "") -> Iterator[Replayed]:
     """Every decision again, under this recipe's gate, each against the champion of its day. Raises DataError if none is kept.
 
-    Looks at the test split are counted as this gate's budget would have had it.
+    A decision is the look at the test split that it was; those from before there was a budget are counted.
     """
-    past = decisions(store, recipe.name)
+    past = [pair for pair in decisions(store, recipe.name) if pair[0].time >= since]
     if not past:
-        raise DataError(f"no decision about {recipe.name!r} is kept with its evidence; retrain it first")
+        raise DataError(
+            f"no decision about {recipe.name!r} is kept with its evidence{since and ' since ' + since}; retrain it first"
+        )
     looks = 0
     with tempfile.TemporaryDirectory() as folder:
         kept = [_read(store, recipe, evidence, Path(folder) / f"{place}.parquet") for place, (_, evidence) in enumerate(past)]
         for place, (judged, evidence) in enumerate(past):
-            looks += evidence.champion is not None
-            if judged.time >= since:
-                verdict = _again(recipe, evidence, kept[place], looks)
-                later = _later(recipe, place, past, kept)
-                yield Replayed(
-                    time=judged.time, candidate=judged.candidate, then=judged.outcome, now=verdict.outcome, reason=verdict.reason,
-                    later=later,
-                )  # fmt: skip
+            looks = evidence.look.number if evidence.look else looks + (evidence.champion is not None)
+            verdict = _again(recipe, evidence, kept[place], looks)
+            yield Replayed(
+                time=judged.time, candidate=judged.candidate, then=judged.outcome, now=verdict.outcome, reason=verdict.reason,
+                later=_later(recipe, place, past, kept),
+            )  # fmt: skip
 
 
 def _read(store: ObjectStore, recipe: Recipe, evidence: Evidence, path: Path) -> tuple[Truth, list[Answers]]:
+    """The stored answers of those whom this recipe asks, and the slices it has. Raises DataError where somebody was not asked."""
     fetch_scores(store, evidence, path)
-    return scores.read(path, recipe.data.classes, {model.name: model.temperature for model in evidence.models})
+    about = {model.name: model for model in evidence.models}
+    try:
+        truth, answers = scores.read(path, recipe.data.classes, {name: model.temperature for name, model in about.items()})
+    except KeyError as fault:
+        raise DataError(
+            f"a decision of {evidence.recipe!r} was about class {fault}, which the recipe has no longer; use --since"
+        ) from None
+    wanted = {*recipe.evaluation.baselines, *recipe.evaluation.compare}
+    if missing := sorted(wanted - set(about)):
+        raise DataError(
+            f"{', '.join(missing)} answered in no decision of then; replay asks nobody again. Leave it out, or use --since"
+        )
+    inside = {name: rows for name, rows in truth.slices.items() if not name.startswith("text=")}
+    for name, pattern in recipe.evaluation.slices.items():
+        inside[f"text={name}"] = np.array([bool(re.search(pattern, text)) for text in truth.asked])
+    some = [one for one in answers if one.kind != "baseline" or one.name in wanted]
+    return replace(truth, slices={name: rows for name, rows in inside.items() if rows.any()}), some
 
 
 def _again(recipe: Recipe, evidence: Evidence, kept: tuple[Truth, list[Answers]], looks: int) -> Verdict:
@@ -82,10 +101,9 @@ def _again(recipe: Recipe, evidence: Evidence, kept: tuple[Truth, list[Answers]]
     if evidence.champion is not None and recipe.gate.budget is not None:
         look = Look(number=looks, level=level(looks, recipe.gate.budget))
     told = recipe.evaluation
-    facts = evidence.model_copy(
-        update={"look": look, "resamples": told.resamples, "confidence": told.confidence, "seed": told.seed}
-    )
-    made = measured(facts, *kept, metrics.plan(recipe, look.level if look else None))
+    counts = {name: int(rows.sum()) for name, rows in kept[0].slices.items()}
+    changes = {"look": look, "resamples": told.resamples, "confidence": told.confidence, "seed": told.seed, "slice_rows": counts}
+    made = measured(evidence.model_copy(update=changes), *kept, metrics.plan(recipe, look.level if look else None))
     about = {model.name: model for model in evidence.models}
     beside = ("digest", "latency", "size")
     models = tuple(one.model_copy(update={key: getattr(about[one.name], key) for key in beside}) for one in made.models)

@@ -5,11 +5,11 @@ hard rows (Koehn, EMNLP 2004).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from adaptory.evaluation.scores import Floats
+from adaptory.evaluation.scores import Floats, Ints
 from adaptory.evaluation.sums import Statistic
 from adaptory.gate.evidence import Estimate, Paired
 
@@ -18,21 +18,30 @@ _GROUPS = 200  # the jackknife leaves so many groups of rows out, one after the 
 _ENOUGH = 10  # draws beyond a percentile that make it one; further out, the normal curve with the draws' own deviation
 
 
-def draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each row is drawn, in each resample."""
+def draws(rows: int, resamples: int, seed: int, documents: Ints | None = None) -> Iterator[Floats]:
+    """How often each row is drawn, in each resample. Rows of one document are drawn together: they err together."""
     random = np.random.default_rng(seed)
+    units = rows if documents is None else int(documents.max()) + 1
     for start in range(0, resamples, _CHUNK):
         count = min(_CHUNK, resamples - start)
-        picked = random.integers(0, rows, size=(count, rows))
-        offsets = np.arange(count)[:, None] * rows
-        yield np.bincount((picked + offsets).ravel(), minlength=count * rows).reshape(count, rows).astype(float)
+        picked = random.integers(0, units, size=(count, units))
+        offsets = np.arange(count)[:, None] * units
+        drawn = np.bincount((picked + offsets).ravel(), minlength=count * units).reshape(count, units).astype(float)
+        yield drawn if documents is None else drawn[:, documents]
 
 
-def leave_out(rows: int) -> Floats:
-    """Weights that leave one row out, or one of 200 groups of rows (their jackknife gives BCa its skew)."""
-    groups = min(rows, _GROUPS)
+def numbered(groups: Sequence[str]) -> Ints | None:
+    """The document of each row as a number; None where every row is its own."""
+    found, numbers = np.unique(np.array(groups), return_inverse=True) if len(groups) else ((), np.zeros(0, dtype=int))
+    return None if len(found) == len(groups) else numbers
+
+
+def leave_out(rows: int, documents: Ints | None = None) -> Floats:
+    """Weights that leave one document out, or one of 200 groups of them (their jackknife gives BCa its skew)."""
+    units = np.arange(rows) if documents is None else documents
+    groups = min(int(units.max()) + 1, _GROUPS)
     weights = np.ones((groups, rows))
-    weights[np.arange(rows) % groups, np.arange(rows)] = 0
+    weights[units % groups, np.arange(rows)] = 0
     return weights
 
 
@@ -83,14 +92,16 @@ def paired(ours: Floats, theirs: Floats) -> tuple[int, int, int, float]:
     return wins, losses, len(ours) - wins - losses, chance
 
 
-def permuted(ours: Floats, theirs: Floats, value: Statistic, rounds: int, seed: int) -> float:
-    """The chance of a difference this large if both models were equals: their answers are exchanged row by row
+def permuted(ours: Floats, theirs: Floats, value: Statistic, rounds: int, seed: int, documents: Ints | None = None) -> float:
+    """The chance of a difference this large if both models were equals: their answers are exchanged document by document
     (`ours` and `theirs` are rows x sums; the test of Fisher and Pitman, its chance estimated from `rounds` exchanges)."""
     whole = (ours.sum(axis=0, keepdims=True), theirs.sum(axis=0, keepdims=True))
     seen = abs(float(value(whole[0])[0] - value(whole[1])[0]))
     random, change, larger = np.random.default_rng(seed), theirs - ours, 0
+    units = len(ours) if documents is None else int(documents.max()) + 1
     for start in range(0, rounds, _CHUNK):
-        swapped = random.integers(0, 2, size=(min(_CHUNK, rounds - start), len(ours))).astype(float) @ change
+        swaps = random.integers(0, 2, size=(min(_CHUNK, rounds - start), units)).astype(float)
+        swapped = (swaps if documents is None else swaps[:, documents]) @ change
         gap = np.abs(value(whole[0] + swapped) - value(whole[1] - swapped))
         larger += int((~(gap < seen - 1e-12)).sum())
     return (larger + 1) / (rounds + 1)

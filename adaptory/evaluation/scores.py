@@ -25,13 +25,15 @@ class Truth:
     values: Floats | None = None
     asked: tuple[str, ...] = ()  # what was asked
     texts: tuple[str, ...] = ()  # the right answers (tasks with answers)
+    groups: tuple[str, ...] = ()  # the document of each row; empty: every row is its own
     slices: dict[str, Bools] = field(default_factory=dict)  # name -> which rows are in it
 
     def take(self, rows: Ints) -> "Truth":
         """These rows of it, without slices."""
         return replace(
             self, rows=_some(self.rows, rows), sources=_some(self.sources, rows), labels=_of(self.labels, rows),
-            values=_of(self.values, rows), asked=_some(self.asked, rows), texts=_some(self.texts, rows), slices={},
+            values=_of(self.values, rows), asked=_some(self.asked, rows), texts=_some(self.texts, rows),
+            groups=_some(self.groups, rows), slices={},
         )  # fmt: skip
 
 
@@ -110,6 +112,7 @@ def write(path: Path, truth: Truth, answers: Sequence[Answers], classes: Sequenc
     found: dict[str, Any] = {
         "row": truth.rows,
         "source": truth.sources,
+        "group": truth.groups or truth.rows,
         "slices": [json.dumps([name for name, rows in inside.items() if place in rows]) for place in range(len(truth.rows))],
     }
     if truth.labels is not None:
@@ -146,6 +149,7 @@ def read(path: Path, classes: Sequence[str], temperatures: dict[str, float | Non
         values=first["value"].to_numpy() if "value" in first.columns else None,
         asked=tuple(first["asked"]) if "asked" in first.columns else (),
         texts=tuple(first["text"]) if "text" in first.columns else (),
+        groups=tuple(first["group"]),
         slices=slices,
     )
     return truth, [

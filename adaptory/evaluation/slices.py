@@ -16,6 +16,7 @@ from adaptory.storage import ObjectStore
 
 Bools = npt.NDArray[np.bool_]
 _MOST = 12  # values of a column that become slices: the most frequent
+_LETTERS = 40  # of a value, and none that a report, MLflow or a terminal would take for more than a letter
 
 
 def slices_of(run: Run, store: ObjectStore, test: Any) -> dict[str, Bools]:
@@ -38,9 +39,10 @@ def by_content(recipe: Recipe, test: Any) -> dict[str, Bools]:
         found[f"text={name}"] = np.array([bool(compiled.search(text)) for text in texts])
     for name in recipe.data.fields.slices:
         column = test[slice_column(name)]
-        often = column.drop_nulls().value_counts(sort=True).head(_MOST)
+        often = column.drop_nulls().value_counts(name="rows").sort("rows", column.name, descending=[True, False]).head(_MOST)
         for value in sorted(often.get_column(often.columns[0]).to_list()):
-            found[f"{name}={value}"] = (column == value).fill_null(False).to_numpy()
+            shown = " ".join(re.sub(r"[^\w\s.,:+&/()-]", "_", str(value)).split())[:_LETTERS]
+            found[f"{name}={shown}"] = (column == value).fill_null(False).to_numpy()
     return found
 
 

@@ -129,14 +129,14 @@ def slices(evidence: Evidence) -> str:
     """The main metric in every slice, of everyone."""
     metrics = evidence.of("candidate")[0].metrics
     metric: Metric = "pearson_r" if "pearson_r" in metrics else main_of(evidence)
-    models = ordered(evidence)
+    models, other = ordered(evidence), rival(evidence)
     names = [name for name, found in models[0].slices.items() if metric in found]
     lines = []
     for name in names:
         cells = [short(model.slices.get(name, {}).get(metric)) for model in models]
-        gap = evidence.difference(models[1].name, metric, name) if len(models) > 1 else None
+        gap = evidence.difference(other.name, metric, name) if other else None
         lines.append([name, f"{evidence.slice_rows.get(name, 0):,}", *cells, interval(gap, sign=True) if gap else ""])
-    against = f"difference to {title(models[1], evidence)}" if len(models) > 1 else ""
+    against = f"difference to {title(other, evidence)}" if other else ""
     return table([MEASURES[metric].title, "rows", *(title(model, evidence) for model in models), against], lines)
 
 

@@ -5,7 +5,19 @@ scores never turns a PASS into anything else; missing evidence, NaN and ties nev
 """
 
 from adaptory.gate.criteria import Finding
-from adaptory.gate.decide import Verdict, judge
+from adaptory.gate.decide import Verdict, judge, settles
 from adaptory.gate.evidence import Case, Difference, Estimate, Evidence, Look, ModelScores, Paired
 
-__all__ = ["Case", "Difference", "Estimate", "Evidence", "Finding", "Look", "ModelScores", "Paired", "Verdict", "judge"]
+__all__ = [
+    "Case",
+    "Difference",
+    "Estimate",
+    "Evidence",
+    "Finding",
+    "Look",
+    "ModelScores",
+    "Paired",
+    "Verdict",
+    "judge",
+    "settles",
+]

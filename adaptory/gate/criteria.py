@@ -5,9 +5,11 @@ from collections.abc import Callable
 from statistics import NormalDist, stdev
 from typing import Any, Literal
 
-from adaptory.gate.evidence import Estimate, Evidence
+from adaptory.gate.evidence import Estimate, Evidence, Look
 from adaptory.recipe import (
     LOWER,
+    NEW,
+    SEEN,
     Asked,
     BeatsBaselines,
     BeatsChampion,
@@ -37,6 +39,9 @@ class Finding(Frozen):
 
 def ask(criterion: Criterion, evidence: Evidence) -> Finding:
     """What the criterion finds in the evidence."""
+    if isinstance(criterion, Asked) and criterion.slice == NEW and not evidence.count(NEW):
+        name = f"{criterion.metric} on {NEW}"
+        return _finding(name, "not asked", None, None, "no test row is new since a champion")
     return _ASK[type(criterion)](criterion, evidence)
 
 
@@ -87,9 +92,8 @@ def _beats_champion(criterion: BeatsChampion, evidence: Evidence) -> Finding:
         return _not_asked(name, criterion.margin)
     found = evidence.between("champion", criterion.metric, criterion.slice)
     gap = (found.bound if evidence.look else found.estimate) if found else None
-    level = f" at level {look.level:.2g} (comparison {look.number})" if (look := evidence.look) else ""
-    gain, rows = _gain(gap, criterion), evidence.count(criterion.slice)
-    return _compare(name, f"gain over v{evidence.champion_version}", gain, criterion.margin, criterion.margin, False, rows, level)
+    gain, rows, label = _gain(gap, criterion), evidence.count(criterion.slice), f"gain over v{evidence.champion_version}"
+    return _compare(name, label, gain, criterion.margin, criterion.margin, False, rows, evidence.look)
 
 
 def _not_worse(criterion: NotWorse, evidence: Evidence) -> Finding:
@@ -115,7 +119,14 @@ def _no_slice_worse(criterion: NoSliceWorse, evidence: Evidence) -> Finding:
         of_class = (found.slice or "").startswith("class=")
         rows = evidence.slice_rows.get(found.slice or "", 0)
         wanted = "f1" if of_class else criterion.metric
-        if found.other != "champion" or not found.slice or found.metric != wanted or rows < criterion.min_rows:
+        # What the champion learned by heart says nothing of the candidate.
+        if (
+            found.other != "champion"
+            or not found.slice
+            or found.slice == SEEN
+            or found.metric != wanted
+            or rows < criterion.min_rows
+        ):
             continue
         gap = found.estimate if wanted == "f1" else _gain(found.estimate, criterion)
         chance = _chance_of_no_harm(gap, criterion.margin)
@@ -163,7 +174,7 @@ def _latency(criterion: Latency, evidence: Evidence) -> Finding:
     name = f"a row is answered within {criterion.limit:g} ms"
     candidate = evidence.of("candidate")
     found = candidate[0].latency if candidate else None
-    return _compare(name, "milliseconds", found, criterion.limit, criterion.limit, True, evidence.rows)
+    return _compare(name, "milliseconds", found, criterion.limit, criterion.limit, True, None)
 
 
 def _data(criterion: DataChecks, evidence: Evidence) -> Finding:
@@ -195,9 +206,7 @@ def _steady(criterion: Steady, evidence: Evidence) -> Finding:
 
 def _forgetting(criterion: Forgetting, evidence: Evidence) -> Finding:
     name = f"other text surprises it at most {criterion.limit:g} times as much as its base"
-    return _compare(
-        name, "perplexity over the base's", evidence.forgetting, criterion.limit, criterion.limit, True, evidence.rows
-    )
+    return _compare(name, "perplexity over the base's", evidence.forgetting, criterion.limit, criterion.limit, True, None)
 
 
 _ASK: dict[type, Callable[[Any, Evidence], Finding]] = {
@@ -208,14 +217,23 @@ _ASK: dict[type, Callable[[Any, Evidence], Finding]] = {
 
 
 def _compare(
-    name: str, label: str, estimate: Estimate | None, bound: float, limit: float, lower: bool, rows: int, level: str = ""
+    name: str,
+    label: str,
+    estimate: Estimate | None,
+    bound: float,
+    limit: float,
+    lower: bool,
+    rows: int | None,
+    look: Look | None = None,
 ) -> Finding:
     """Passes only if the whole interval lies beyond the bound, on the better side; fails only if none of it does."""
     if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
-        return _missing(name, limit, f"{label} was not measured")
+        few = f" on {rows:,} rows" if rows is not None else ""
+        return _missing(name, limit, f"{label} was not measured or is not defined{few}")
     value, low, high = estimate.value, estimate.low, estimate.high
     if not all(math.isfinite(number) for number in (value, low, high)):
         return _missing(name, limit, f"{label} is not finite")
+    level = f" at level {look.level:.2g} (comparison {look.number})" if look else ""
     shown = f"{label} {_shown(estimate, signed=label.startswith('gain'))}{level}"
     side = "below" if lower else "above"
     if lower:
@@ -226,7 +244,7 @@ def _compare(
         return _finding(name, "pass", estimate, limit, f"{shown} is {side} {limit:g}")
     if failed:
         return _finding(name, "fail", estimate, limit, f"{shown} is not {side} {limit:g}")
-    reason = f"{shown} may lie on either side of {limit:g}; {_more(*short, rows)}"
+    reason = f"{shown} may lie on either side of {limit:g}; {_more(*short, rows, look)}"
     return _finding(name, "inconclusive", estimate, limit, reason)
 
 
@@ -244,12 +262,20 @@ def _shown(estimate: Estimate, *, signed: bool) -> str:
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def _more(gain: float, half: float, rows: int) -> str:
-    """How many more examples would decide, if what was seen is the truth: intervals shrink with the square root."""
+def _more(gain: float, half: float, rows: int | None, look: Look | None) -> str:
+    """How many more examples would decide, if what was seen is the truth: intervals shrink with the square root.
+
+    The next comparison spends less of the budget than this one, so its interval is wider at the same rows.
+    """
     if gain <= 0:
         return "at the observed value no number of examples would let it pass"
+    if rows is None:
+        return "measuring more would decide"
     if half > 1000 * gain:
         return "more than a million times the test rows would be needed to decide at the observed value"
+    if look:
+        next_level = look.level * (look.number / (look.number + 1)) ** 2
+        half *= NormalDist().inv_cdf(1 - next_level) / NormalDist().inv_cdf(1 - look.level)
     needed = math.ceil(rows * (half / gain) ** 2)
     return f"about {max(needed - rows, 1):,} more test rows would decide at the observed value"
 

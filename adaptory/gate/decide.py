@@ -5,7 +5,7 @@ from typing import Literal
 from adaptory import fingerprint
 from adaptory.gate.criteria import Finding, ask, complete, traceable
 from adaptory.gate.evidence import Evidence
-from adaptory.recipe import BeatsBaselines, BeatsChampion, Floor, Frozen, Gate, NotWorse
+from adaptory.recipe import BeatsBaselines, BeatsChampion, Floor, Frozen, Gate, Latency, Lineage, NotWorse
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "STALE", "CHAMPION_BROKEN"]
 
@@ -46,6 +46,17 @@ def judge(evidence: Evidence, gate: Gate, champion_now: str | None) -> Verdict:
         candidate=evidence.candidate,
         champion=evidence.champion,
     )
+
+
+def settles(verdict: Verdict, gate: Gate) -> bool:
+    """Whether the same inputs need not be judged again: not when the champion changed or could not be read, and not when all
+    that was missing may be otherwise the next time (a commit, a machine that was busy)."""
+    if verdict.outcome in ("STALE", "CHAMPION_BROKEN"):
+        return False
+    asked = zip(gate.criteria, verdict.findings[-len(gate.criteria) :], strict=True)
+    wrong = [criterion for criterion, found in asked if found.outcome in ("fail", "inconclusive")]
+    passing = wrong and all(isinstance(criterion, Lineage | Latency) for criterion in wrong)
+    return verdict.outcome == "PASS" or not passing
 
 
 def _decide(evidence: Evidence, findings: tuple[Finding, ...], champion_now: str | None, *, proved: bool) -> tuple[Outcome, str]:

@@ -58,6 +58,8 @@ class Recipe(Frozen):
     """What it is compared with."""
     gate: Gate
     """What it has to prove."""
+    licence: str | None = None
+    """Under which licence the model is released; it stands in its card and its bill of materials."""
 
     @model_validator(mode="after")
     def _coherent(self) -> "Recipe":
@@ -68,6 +70,8 @@ class Recipe(Frozen):
         if unknown := set(self.training.sources) - set(self.data.sources):
             raise ValueError(f"training.sources names {', '.join(sorted(unknown))}, which data.sources does not")
         self.evaluation.check(self.task, self.data.classes)
+        if self.evaluation.general and self.task == "preference" and self.training.objective == "reward":
+            raise ValueError("evaluation.general is read by language models, and a reward model is none")
         for criterion in self.gate.criteria:
             self._check_criterion(criterion)
         taken = {"candidate", "champion", *get_args(Baseline)}

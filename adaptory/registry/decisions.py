@@ -17,9 +17,10 @@ from adaptory.storage import ObjectStore
 def keep(store: ObjectStore, folder: Path, evidence: Evidence) -> None:
     """Stores the evidence of a run folder with its scores, once. A folder on another machine has no scores, and keeps nothing."""
     place = _place(evidence.recipe, evidence.digest)
-    if (folder / SCORES).is_file() and f"{place}.json" not in store.keys(f"{place}."):
+    whole = (folder / SCORES).is_file() and fingerprint.of_file(folder / SCORES) == evidence.scores
+    if whole and f"{place}.json" not in store.keys(f"{place}."):
         store.upload(folder / SCORES, f"{place}.parquet")
-        store.put(f"{place}.json", evidence.model_dump_json(indent=1).encode() + b"\n")
+        store.put(f"{place}.json", fingerprint.json_bytes(evidence.model_dump(mode="json")))
 
 
 def decisions(store: ObjectStore, model: str) -> list[tuple[Judged, Evidence]]:
@@ -28,15 +29,15 @@ def decisions(store: ObjectStore, model: str) -> list[tuple[Judged, Evidence]]:
     for key in store.keys(f"judged/{model}/"):
         judged = Judged.model_validate_json(store.get(key))
         try:
-            evidence = judged.evidence and Evidence.model_validate_json(store.get(f"{_place(model, judged.evidence)}.json"))
+            data = store.get(f"{_place(model, judged.evidence)}.json") if judged.evidence else b""
         except NotFound:
             continue
-        if not evidence:
+        if not data:
             continue
-        if evidence.digest != judged.evidence:
+        if fingerprint.of_bytes(data) != judged.evidence:  # of the bytes: what a later version adds to evidence changes nothing
             place = _place(model, judged.evidence or "")
-            raise IntegrityError(f"{store.url}/{place}.json was altered: it has digest {evidence.digest}")
-        found.append((judged, evidence))
+            raise IntegrityError(f"{store.url}/{place}.json was altered: it has digest {fingerprint.of_bytes(data)}")
+        found.append((judged, Evidence.model_validate_json(data)))
     return sorted(found, key=lambda pair: pair[0].time)
 
 

@@ -7,7 +7,7 @@ nobody a free look. The same comparison made again is the same look.
 import math
 
 from adaptory import fingerprint
-from adaptory.errors import AlreadyExists
+from adaptory.errors import AlreadyExists, IntegrityError
 from adaptory.gate import Look
 from adaptory.recipe import Frozen, Recipe
 from adaptory.storage import ObjectStore
@@ -36,9 +36,9 @@ def split_of(recipe: Recipe) -> str:
 
 
 def look(store: ObjectStore, recipe: Recipe, key: str, candidate: str, champion: str | None) -> Look | None:
-    """The look that this comparison is, written down first; None without a champion, or without a budget."""
+    """The look that this comparison is, written down first; None without a champion, or without a budget to judge it by."""
     budget = recipe.gate.budget
-    if champion is None or budget is None:
+    if champion is None:
         return None
     comparison = fingerprint.of_json([key, candidate, champion])
     split = split_of(recipe)
@@ -58,12 +58,15 @@ def look(store: ObjectStore, recipe: Recipe, key: str, candidate: str, champion:
                 store.create(f"{_prefix(recipe)}{found.number:06d}.json", found.model_dump_json(indent=1).encode() + b"\n")
             except AlreadyExists:
                 continue
-        return Look(number=found.number, level=level(found.number, budget))
+        return None if budget is None else Look(number=found.number, level=level(found.number, budget))
 
 
 def spent(store: ObjectStore, recipe: Recipe) -> list[Spent]:
-    """All comparisons on the recipe's test split, in order."""
-    return [Spent.model_validate_json(store.get(key)) for key in store.keys(_prefix(recipe))]
+    """All comparisons on the recipe's test split, in order. Raises IntegrityError where one is missing."""
+    found = [Spent.model_validate_json(store.get(key)) for key in store.keys(_prefix(recipe))]
+    if [one.number for one in found] != list(range(1, len(found) + 1)):
+        raise IntegrityError(f"{store.url}/{_prefix(recipe)} has a gap: comparisons with a champion were removed; restore them")
+    return found
 
 
 def _prefix(recipe: Recipe) -> str:

@@ -7,6 +7,7 @@ used: MLflow's global state belongs to the thread that set it.
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -169,6 +170,7 @@ def log_evidence(workspace: Workspace, run_id: str, evidence: Evidence) -> None:
             for where, inside in model.slices.items():
                 of_class = where.startswith("class=")
                 name = where.removeprefix("class=") if of_class else where.replace("=", "/")
+                name = re.sub(r"[^\w\-. :/]|\.\.", "_", name) or "_"  # whatever a column holds, MLflow takes only some letters
                 numbers |= {f"test/{name}/{metric}": one.value for metric, one in inside.items()}
     log_metrics(workspace, run_id, numbers)
 

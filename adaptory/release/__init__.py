@@ -6,6 +6,6 @@ what it served before until then; nothing in a release is executed or unpickled.
 Importing this package needs neither torch nor prefect, dvc or mlflow.
 """
 
-from adaptory.release.pull import Pulled, fetch_release, pull, resolve
+from adaptory.release.pull import Pulled, fetch_release, pull, resolve, watch
 
-__all__ = ["Pulled", "fetch_release", "pull", "resolve"]
+__all__ = ["Pulled", "fetch_release", "pull", "resolve", "watch"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from adaptory import fingerprint, storage
 from adaptory.errors import NotFound
 from adaptory.gate import Evidence, Verdict
-from adaptory.release import manifest
+from adaptory.release import manifest, sbom, signatures
 from adaptory.release.card import model_card
 from adaptory.run import Run
 from adaptory.training.candidate import Candidate
@@ -32,10 +32,12 @@ def build_release(run: Run, candidate: Candidate, evidence: Evidence, verdict: V
     _write(folder / "verdict.json", verdict.model_dump(mode="json"))
     shutil.copyfile(run.folder / "example.json", folder / "example.json")
     (folder / "README.md").write_text(model_card(recipe, candidate, evidence, verdict), encoding="utf-8")
+    _write(folder / "sbom.json", sbom.bill(run, candidate))
     for stranger in set(fingerprint.files_below(folder)) - manifest.ALLOWED:
         (folder / stranger).unlink()
     made = manifest.of_folder(recipe.name, folder)
     (folder / manifest.MANIFEST).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    signatures.sign(folder)
     return folder
 
 
@@ -48,6 +50,8 @@ def store_release(store: storage.ObjectStore, model: str, folder: Path) -> str:
     except NotFound:
         for name in sorted(manifest.of_folder(model, folder).files):
             store.upload(folder / name, f"{place}/{name}")
+        if (folder / manifest.SIGNATURE).is_file():
+            store.upload(folder / manifest.SIGNATURE, f"{place}/{manifest.SIGNATURE}")
         store.upload(folder / manifest.MANIFEST, f"{place}/{manifest.MANIFEST}")
     return digest
 

@@ -6,6 +6,15 @@ from adaptory.recipe import OF_A_CLASS, Recipe
 from adaptory.training.candidate import Candidate
 
 
+def _sources(recipe: Recipe) -> str:
+    """The data statement: which sources, pinned how; and the licence, if the recipe says one."""
+    lines = []
+    for name, source in recipe.data.sources.items():
+        lines.append(f"- {name}: `{source.uri}`" + (f" (SHA-256 `{source.sha256}`)" if source.sha256 else ""))
+    licence = f"Licence: {recipe.licence}." if recipe.licence else "The recipe states no licence."
+    return "\n".join(["Learned from:", "", *lines, "", licence])
+
+
 def model_card(recipe: Recipe, candidate: Candidate, evidence: Evidence, verdict: Verdict) -> str:
     """Markdown for the release's README.md."""
     scores = evidence.of("candidate")[0]
@@ -45,6 +54,8 @@ Verdict {verdict.outcome}: {verdict.reason}.
 {findings}
 
 ## Made from
+
+{_sources(recipe)}
 
 | what | digest |
 |---|---|

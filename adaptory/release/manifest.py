@@ -9,12 +9,13 @@ from adaptory import fingerprint
 from adaptory.errors import IntegrityError
 
 MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"  # of everything else in the folder (OpenSSF model signing); beside the manifest, not in it
 # The only names a release may hold: whatever else arrives is refused unopened.
 ALLOWED = frozenset({
     "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja",
     "trained.safetensors", "golden.json", "certificate.json",
-    "model.json", "recipe.json", "evidence.json", "verdict.json", "candidate.json", "example.json", "README.md",
+    "model.json", "recipe.json", "evidence.json", "verdict.json", "candidate.json", "example.json", "README.md", "sbom.json",
 })  # fmt: skip
 
 
@@ -51,7 +52,7 @@ class Manifest(BaseModel):
 
 def of_folder(model: str, folder: Path) -> Manifest:
     """The manifest of the files that lie in the folder."""
-    names = [name for name in fingerprint.files_below(folder) if name != MANIFEST]
+    names = [name for name in fingerprint.files_below(folder) if name not in (MANIFEST, SIGNATURE)]
     return Manifest(
         model=model,
         files={n: File(sha256=fingerprint.of_file(folder / n), size=(folder / n).stat().st_size) for n in names},
@@ -71,7 +72,7 @@ def parse(data: bytes, digest: str, where: str) -> Manifest:
 
 def verify(folder: Path, manifest: Manifest) -> None:
     """Returns only if the folder holds exactly the manifest's files with their bytes. Raises IntegrityError."""
-    found = set(fingerprint.files_below(folder)) - {MANIFEST}
+    found = set(fingerprint.files_below(folder)) - {MANIFEST, SIGNATURE}
     if found != set(manifest.files):
         raise IntegrityError(f"{folder}: files {sorted(found ^ set(manifest.files))} are missing or too many; refused")
     for name, file in manifest.files.items():

@@ -1,26 +1,26 @@
 """Pulling a release: resolve, download aside, verify, and only then switch over.
 
-    DIR/<digest>/    each release that was pulled, whole and verified
-    DIR/current      a link to the one that is served; it is replaced in one step
+DIR/<digest>/    each release that was pulled, whole and verified
+DIR/current      a link to the one that is served; it is replaced in one step
 """
 
 import os
 import re
 import shutil
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from adaptory import fingerprint
 from adaptory.errors import IntegrityError, NotFound, ReleaseError
 from adaptory.registry import ledger
-from adaptory.release import manifest
+from adaptory.release import manifest, signatures
+from adaptory.release.download import download
 from adaptory.release.manifest import MANIFEST
 from adaptory.storage import ObjectStore
 
 _NAME = re.compile(r"^(?P<model>[a-z0-9][a-z0-9._-]{0,62})(?:@(?P<which>champion|v[0-9]{1,9}))?\Z")
-_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -57,28 +57,59 @@ def resolve(store: ObjectStore, name: str) -> ledger.Record:
     return record
 
 
-def pull(store: ObjectStore, name: str, target: Path) -> Pulled:
+def pull(store: ObjectStore, name: str, target: Path, *, strict: bool = False) -> Pulled:
     """Makes `target/current` the release that `name` means now; what is there already is not moved again.
 
-    Raises IntegrityError or ReleaseError, and then `current` is as it was.
+    The release that was served before stays beside it; older ones go. With `strict` the files that are there are hashed again,
+    and only a release that a gate let pass is taken. Raises IntegrityError or ReleaseError, and then `current` is as it was.
     """
     record = resolve(store, name)
+    if strict:
+        _check_passed(store, record)
     folder = target / fingerprint.hex_of(record.release)
     moved = 0
-    if not _is_whole(folder, record.release):
+    if not _is_whole(folder, record.release, strict=strict):
         target.mkdir(parents=True, exist_ok=True)
-        moved = _download(store, record, folder)
-    _switch(target / "current", folder.name)
+        moved = download(store, record, folder)
+    if strict:
+        signatures.verify(folder)
+    before = _switch(target / "current", folder.name)
+    if before is not None:
+        _forget_all_but(target, {folder.name, before})
     return Pulled(record.model, record.version, record.release, target / "current", moved)
+
+
+def watch(
+    store: ObjectStore, name: str, target: Path, every: float, tell: Callable[[str], None], *, strict: bool = False
+) -> None:
+    """Pulls again every so many seconds, forever; what goes wrong is told, and what is served stays."""
+    last = None
+    while True:
+        try:
+            done = pull(store, name, target, strict=strict)
+            if done.digest != last:
+                tell(f"{done.model} v{done.version} is in {done.folder} ({done.bytes_moved / 1e6:.1f} MB moved and verified)")
+            last = done.digest
+        except Exception as fault:  # whatever a network or a store does: the release that is there is served on
+            tell(f"{name} could not be looked up or pulled: {fault}")
+        time.sleep(every)
 
 
 def fetch_release(store: ObjectStore, record: ledger.Record, cache: Path) -> Path:
     """The verified folder of a promoted release, from the cache or the store. Raises as `pull` does."""
     folder = cache / "releases" / fingerprint.hex_of(record.release)
-    if not _is_whole(folder, record.release):
+    if not _is_whole(folder, record.release, strict=True):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _download(store, record, folder)
+        download(store, record, folder)
     return folder
+
+
+def _check_passed(store: ObjectStore, record: ledger.Record) -> None:
+    """Returns only if this candidate was promoted by a gate, not by a person's override."""
+    origin = next(one for one in ledger.history(store, record.model) if one.candidate == record.candidate)
+    if origin.kind != "promote" or origin.outcome != "PASS":
+        by = f"{origin.kind} ({origin.reason})"
+        raise ReleaseError(f"{record.model} v{record.version} is champion by {by}, and --strict takes only what a gate let pass")
 
 
 def check_stored(store: ObjectStore, record: ledger.Record) -> None:
@@ -92,45 +123,46 @@ def check_stored(store: ObjectStore, record: ledger.Record) -> None:
         raise ReleaseError(f"{store.url}/{place} lacks {', '.join(missing_files)}; restore it from a backup first")
 
 
-def _download(store: ObjectStore, record: ledger.Record, folder: Path) -> int:
-    """Puts the release in place of `folder` when every byte is verified; returns the bytes moved."""
-    place = f"releases/{record.model}/{fingerprint.hex_of(record.release)}"
-    try:
-        data = store.get(f"{place}/{MANIFEST}")
-        listed = manifest.parse(data, record.release, f"{store.url}/{place}/{MANIFEST}")
-        with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder.parent) as scratch:
-            fresh = Path(scratch) / "release"
-            fresh.mkdir()
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(lambda file: store.download(f"{place}/{file}", fresh / file), listed.files))
-            manifest.verify(fresh, listed)
-            (fresh / MANIFEST).write_bytes(data)
-            shutil.rmtree(folder, ignore_errors=True)
-            fresh.replace(folder)
-    except NotFound as missing:
-        raise ReleaseError(
-            f"{missing} is gone from the store, though the ledger promises it; restore it from a backup"
-        ) from None
-    return len(data) + sum(file.size for file in listed.files.values())
-
-
-def _is_whole(folder: Path, digest: str) -> bool:
-    """Whether the folder holds the release already, byte for byte."""
+def _is_whole(folder: Path, digest: str, *, strict: bool) -> bool:
+    """Whether the folder holds the release already: byte for byte if strict, else as it was when its bytes were verified."""
     try:
         listed = manifest.parse((folder / MANIFEST).read_bytes(), digest, str(folder / MANIFEST))
-        manifest.verify(folder, listed)
+        kept = _stamp_file(folder)
+        if strict or not kept.is_file() or _stamp(folder) != kept.read_text(encoding="utf-8"):
+            manifest.verify(folder, listed)
+            kept.write_text(_stamp(folder), encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IntegrityError):
         return False
     return True
 
 
-def _switch(link: Path, name: str) -> None:
-    """Points the link at a neighbour in one step: whoever follows it sees the old release or the new one."""
-    if link.is_symlink() and os.readlink(link) == name:
-        return
+def _stamp_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.verified")
+
+
+def _stamp(folder: Path) -> str:
+    """Names, sizes and times of the files: nobody changes a byte without changing one of them, but on purpose."""
+    found = [(path.name, path.lstat()) for path in sorted(folder.iterdir())]
+    return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}" for name, stat in found)
+
+
+def _switch(link: Path, name: str) -> str | None:
+    """Points the link at a neighbour in one step: whoever follows it sees the old release or the new one. Returns the name it
+    had before; None if it had none, or the same."""
+    before = os.readlink(link) if link.is_symlink() else None
+    if before == name:
+        return None
     if link.exists() and not link.is_symlink():
         raise ReleaseError(f"{link} is not a link that pull made; pull into another folder")
     fresh = link.with_name(f".{link.name}-{os.getpid()}")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(name)
     fresh.replace(link)
+    return before
+
+
+def _forget_all_but(target: Path, names: set[str]) -> None:
+    for folder in target.iterdir():
+        if re.fullmatch("[0-9a-f]{64}", folder.name) and folder.name not in names:
+            shutil.rmtree(folder, ignore_errors=True)
+            _stamp_file(folder).unlink(missing_ok=True)

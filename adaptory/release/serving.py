@@ -80,6 +80,29 @@ def load(folder: Path, root: Path, cache: Path) -> Predictor:
     return _loaded(folder, root, cache)
 
 
+def smoke(folder: Path, root: Path, cache: Path) -> list[str]:
+    """A sentence for every question of the release's own example that is answered otherwise than when it was made."""
+    answer = load(folder, root, cache)
+    folder = folder / "current" if (folder / "current").is_dir() else folder
+    example = json.loads((folder / "example.json").read_bytes())
+    found = answer([row["asked"] for row in example])
+    return [
+        f"asked {json.dumps(row['asked'], ensure_ascii=False)[:120]}: {json.dumps(now, ensure_ascii=False)[:120]} instead of "
+        f"{json.dumps(row['told'], ensure_ascii=False)[:120]}"
+        for row, now in zip(example, found, strict=True)
+        if not _alike(row["told"], now)
+    ]
+
+
+def _alike(then: Any, now: Any) -> bool:
+    """Equal, numbers up to what another processor may do to the last digits."""
+    if isinstance(then, dict):
+        return isinstance(now, dict) and then.keys() == now.keys() and all(_alike(then[key], now[key]) for key in then)
+    if isinstance(then, float):
+        return bool(abs(then - now) <= 1e-3 * max(1.0, abs(then)))
+    return bool(then == now)
+
+
 def load_release(store: ObjectStore, record: Record, root: Path, cache: Path) -> Predictor:
     """The release of a ledger record, verified. Raises as `pull` and `load` do."""
     return _loaded(fetch_release(store, record, cache), root, cache)

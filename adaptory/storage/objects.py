@@ -33,6 +33,9 @@ class ObjectStore(Protocol):
     def download(self, key: str, path: Path) -> None:
         """Writes the object to a file; NotFound if there is none."""
 
+    def read(self, key: str, start: int, length: int) -> bytes:
+        """So many bytes of the object from there on, fewer only at its end; NotFound if there is none."""
+
     def upload(self, path: Path, key: str) -> None:
         """Puts a file's bytes."""
 
@@ -82,6 +85,14 @@ class LocalStore:
 
     def download(self, key: str, path: Path) -> None:
         path.write_bytes(self.get(key))
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        try:
+            with self._path(key).open("rb") as file:
+                file.seek(start)
+                return file.read(length)
+        except FileNotFoundError:
+            raise NotFound(f"{self.url}/{key}") from None
 
     def upload(self, path: Path, key: str) -> None:
         self.put(key, path.read_bytes())
@@ -147,6 +158,10 @@ class S3Store:
         with path.open("wb") as file:
             for piece in self._call("get_object", key)["Body"].iter_chunks(1 << 20):
                 file.write(piece)
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        data: bytes = self._call("get_object", key, Range=f"bytes={start}-{start + length - 1}")["Body"].read()
+        return data
 
     def upload(self, path: Path, key: str) -> None:
         self.client.upload_file(str(path), self.bucket, self.prefix + key)

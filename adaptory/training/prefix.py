@@ -150,7 +150,10 @@ def _rest(model: Any, memory: Any, mask: Any, last: Any, option: list[int]) -> A
 def plain(model: Any, made: Renderer) -> bool:
     """Whether the model is a causal transformer without learned tokens of its own before every prompt."""
     learned = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
-    return made.kind == "causal" and not learned and not getattr(unwrapped(model), "_is_stateful", False)
+    inner = unwrapped(model)
+    # A window counts what stands in the memory, so padding between beginning and end would use it up.
+    odd = getattr(inner, "_is_stateful", False) or getattr(inner.config, "sliding_window", None)
+    return made.kind == "causal" and not learned and not odd
 
 
 def _last_only(model: Any) -> dict[str, int]:

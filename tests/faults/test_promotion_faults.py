@@ -79,14 +79,14 @@ def test_f17_of_eight_promotions_at_once_one_wins_fifty_times(tmp_path: Path) ->
 def test_f48_a_champion_that_changes_during_a_pull_does_not_mix_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(str(tmp_path / "store"))
     first = promoted(store, tmp_path, 1)
-    download, once = type(store).download, threading.Lock()
+    read, once = type(store).read, threading.Lock()
 
-    def late(self: ObjectStore, key: str, path: Path) -> None:
+    def late(self: ObjectStore, key: str, start: int, length: int) -> bytes:
         if once.acquire(blocking=False):
             promoted(store, tmp_path, 2)
-        download(self, key, path)  # type: ignore[arg-type]
+        return read(self, key, start, length)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(store), "download", late)
+    monkeypatch.setattr(type(store), "read", late)
     assert release.pull(store, "tiny", tmp_path / "model").digest == first.release, "the one that was resolved, whole"
     assert release.pull(store, "tiny", tmp_path / "model").version == 2, "the next pull takes the new one"
 

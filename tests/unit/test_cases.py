@@ -1,5 +1,6 @@
 """Behavioural cases: what must be answered, what must not change an answer, what must move it; and faults named by case."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,13 @@ def test_written_answers_are_matched_and_numbers_bounded(tmp_path: Path) -> None
 - {name: keeps the placeholder, ask: Save %(name)s, expect: '%\\(name\\)s'}
 - {name: same words, ask: [Save, 'Save '], same: true}
 """
-    found = cases.read(written(tmp_path, text), recipe().model_copy(update={"data": _without_classes()}))
+    found = cases.read(written(tmp_path, text), recipe("sft").model_copy(update={"data": _without_classes()}))
     kept = [{"answer": "Enregistrer %(name)s"}, {"answer": "Enregistrer"}, {"answer": "Enregistrer"}]
     lost = [{"answer": "Enregistrer %(nom)s"}, {"answer": "Enregistrer"}, {"answer": "Sauver"}]
     assert [one.passed for one in cases.tried(found, kept)] == [True, True]
     assert [one.passed for one in cases.tried(found, lost)] == [False, False]
     text = "- {name: warm, ask: x, expect: {above: 0.5, below: 2}}\n- {name: colder, ask: [x, y], towards: down}\n"
-    found = cases.read(written(tmp_path, text), recipe().model_copy(update={"data": _without_classes()}))
+    found = cases.read(written(tmp_path, text), recipe("regression").model_copy(update={"data": _without_classes()}))
     assert [one.passed for one in cases.tried(found, [{"value": 1.0}, {"value": 1.0}, {"value": 0.2}])] == [True, True]
     assert [one.passed for one in cases.tried(found, [{"value": 2.5}, {"value": 1.0}, {"value": 1.2}])] == [False, False]
 
@@ -99,6 +100,23 @@ def test_a_fault_in_the_file_names_file_and_case(tmp_path: Path, text: str, told
     with pytest.raises(RecipeError) as fault:
         cases.read(path, recipe())
     assert told in str(fault.value) and str(path) in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "told"),
+    [
+        ("classification", "- {name: a, ask: x, expect: {above: 0.5}}", "expect is bounds"),
+        ("regression", "- {name: a, ask: x, expect: positive}", "expect is bounds"),
+        ("regression", "- {name: a, ask: [x, y], towards: sideways}", "towards is up or down"),
+        ("sft", "- {name: a, ask: [x, y], towards: up}", "nothing for written answers"),
+        ("sft", "- {name: a, ask: x, expect: '(['}", "not a regular expression"),
+        ("preference", "- {name: a, ask: x, expect: b}", "has no cases"),
+    ],
+)
+def test_a_case_of_another_task_is_refused_before_anything_is_asked(tmp_path: Path, task: str, text: str, told: str) -> None:
+    body = recipe(task) if task == "classification" else recipe(task).model_copy(update={"data": _without_classes()})
+    with pytest.raises(RecipeError, match=re.escape(told)):
+        cases.read(written(tmp_path, text), body)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

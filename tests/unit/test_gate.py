@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from adaptory.gate import Case, Difference, Estimate, Evidence, Look, ModelScores, judge
+from adaptory.gate import Case, Difference, Estimate, Evidence, Look, ModelScores, judge, settles
 from adaptory.recipe import Gate
 
 FLOOR = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.6}
@@ -418,3 +418,35 @@ def test_what_else_may_be_asked(criterion: dict[str, Any], facts: dict[str, Any]
 def test_evidence_without_its_digests_is_no_evidence() -> None:
     verdict = judge(evidence(around(0.9), scores=""), gate(FLOOR), None)
     assert verdict.outcome == "FAIL" and "no digest of scores" in verdict.reason
+
+
+def test_what_may_be_otherwise_the_next_time_is_judged_again() -> None:
+    slow = scores("candidate", "candidate", around(0.7)).model_copy(update={"latency": around(30, 2)})
+    models = (slow, scores("tfidf", "baseline", around(0.5)))
+    asked = gate(FLOOR, {"kind": "latency", "limit": 20}, {"kind": "lineage"})
+    uncommitted = judge(evidence(around(0.7), models=models), asked, None)
+    assert uncommitted.outcome == "FAIL" and not settles(uncommitted, asked)
+    worse = (slow.model_copy(update={"metrics": {"macro_f1": around(0.4)}}), models[1])
+    assert settles(judge(evidence(around(0.4), models=worse), asked, None), asked), "the floor is refuted for good"
+    assert settles(judge(evidence(around(0.7)), gate(FLOOR), None), gate(FLOOR))
+    broken = judge(evidence(around(0.7), over_champion=around(0.05), champion_error="gone"), gate(FLOOR), OLD)
+    assert not settles(broken, gate(FLOOR)), "the store may be mended"
+
+
+def test_the_next_comparison_needs_more_rows_than_this_one_would() -> None:
+    gap = Estimate(value=0.02, low=-0.02, high=0.06, deviation=0.02)
+    found = Difference(other="champion", metric="macro_f1", estimate=gap, bound=gap)
+    facts = evidence(around(0.7), over_champion=gap, differences=(found,), look=Look(number=1, level=0.03))
+    reason = judge(facts, gate(CHAMPION | {"margin": 0.0}), OLD).reason
+    # Twice the width: four times the rows; and a level of 0.0075 instead of 0.03: (2.43 / 1.88)^2 times as many again.
+    assert "about 5,6" in reason or "about 5,7" in reason, reason
+
+
+def test_of_rows_that_are_not_there_yet_nothing_is_asked() -> None:
+    verdict = judge(evidence(around(0.7)), gate(FLOOR, FLOOR | {"slice": "history=new"}), None)
+    assert verdict.outcome == "PASS" and verdict.findings[-1].outcome == "not asked"
+
+
+def test_what_the_champion_learned_by_heart_is_no_harm() -> None:
+    record = in_slices({"source=a": 0.0, "history=trained on": -0.3})
+    assert judge(record, gate(FLOOR, NO_SLICE_WORSE), OLD).outcome == "PASS"

@@ -124,3 +124,32 @@ def test_scores_are_read_as_they_were_written(
         assert np.array_equal(after.picked, before.picked) and np.array_equal(after.score, before.score)  # type: ignore[arg-type]
         assert (after.chances is None) == (before.chances is None)
         assert before.chances is None or np.array_equal(after.chances, before.chances)  # type: ignore[arg-type]
+
+
+def test_rows_of_one_document_are_drawn_together() -> None:
+    documents = resampling.numbered(("a", "a", "b", "c", "c", "c"))
+    assert documents is not None
+    for weights in resampling.draws(6, 50, seed=1, documents=documents):
+        assert (weights[:, 0] == weights[:, 1]).all() and (weights[:, 3:] == weights[:, 3:4]).all()
+        assert (weights[:, [0, 2, 3]].sum(axis=1) == 3).all(), "as many documents as there are"
+    assert resampling.numbered(("a", "b", "c")) is None and resampling.numbered(()) is None
+    assert resampling.leave_out(6, documents).tolist() == [[0, 0, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0]]
+
+
+def test_documents_that_err_together_do_not_pass_for_many_rows() -> None:
+    """50 documents of 8 rows each, all right or all wrong: 400 rows know no more than 50 do."""
+    random, passed = np.random.default_rng(0), 0
+    for trial in range(100):
+        right = np.repeat(random.random((2, 50)) < 0.7, 8, axis=1)
+        labels = np.zeros(400, dtype=int)
+        groups = tuple(str(n // 8) for n in range(400))
+        truth = Truth(tuple(map(str, range(400))), ("s",) * 400, labels, groups=groups)
+        both = [
+            Answers(n, k, (~one).astype(int))
+            for n, k, one in zip(("candidate", "champion"), ("candidate", "champion"), right, strict=True)
+        ]
+        plan = Plan(("accuracy",), ("x", "y"), 400, seed=trial, level=0.03)
+        gap = metrics.compare(truth, both, plan)[1][0]
+        assert gap.bound is not None and gap.bound.low is not None
+        passed += gap.bound.low > 0
+    assert passed <= 9, f"{passed} of 100 duds passed at level 0.03"

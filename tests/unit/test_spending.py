@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from adaptory.errors import IntegrityError
 from adaptory.evaluation import resampling
 from adaptory.gate import Difference, Estimate, Evidence, Look, judge
 from adaptory.gate.power import power
@@ -106,3 +107,20 @@ def test_more_rows_show_smaller_gains_and_an_ample_margin_is_no_warning() -> Non
     assert "if 20% of the rows are answered differently" in guessed.said
     unknown = power(gate(CHAMPION | {"metric": "chrf"}), 1000, 0.01, None)[0]
     assert unknown.gain is None and "before the first comparison" in unknown.said
+
+
+def test_a_comparison_without_a_budget_is_counted_all_the_same(tmp_path: Path) -> None:
+    store, free = open_store(str(tmp_path)), tiny(**{"gate.budget": None})
+    for number in range(3):
+        assert spending.look(store, free, f"k{number}", A, B) is None
+    found = spending.look(store, tiny(), "k9", A, B)
+    assert found is not None and found.number == 4
+
+
+def test_a_comparison_that_was_removed_is_missed(tmp_path: Path) -> None:
+    store, recipe = open_store(str(tmp_path)), tiny()
+    for number in range(3):
+        spending.look(store, recipe, f"k{number}", A, B)
+    next(path for path in tmp_path.rglob("000002.json")).unlink()
+    with pytest.raises(IntegrityError, match="has a gap"):
+        spending.look(store, recipe, "k9", A, B)
