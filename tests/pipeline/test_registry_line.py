@@ -1,0 +1,144 @@
+"""The ledger on the whole line: going back, overriding, asking why, auditing; MLflow follows and is watched (F19, F20, F23)."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from adaptory.registry import head
+from adaptory.storage import open_store
+from tests.pipeline.conftest import run
+from tests.support import checkout, write_recipe
+
+FLOOR = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.5}
+EASY: dict[str, Any] = {"gate.criteria": [FLOOR], "licence": "MIT"}
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Path:
+    """Two champions, one after the other."""
+    folder = checkout(tmp_path_factory.mktemp("registry") / "checkout", **EASY)
+    run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api)
+    write_recipe(folder, **(EASY | {"training.seed": 1}))
+    run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api)
+    return folder
+
+
+@pytest.fixture
+def copy(line: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    shutil.copytree(line, folder, symlinks=True)
+    for path in (folder / ".adaptory" / "mlflow").glob("*.db"):  # artifacts are where they were
+        assert path.is_file()
+    return folder
+
+
+def mlflow_of(folder: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{folder}/.adaptory/mlflow/mlflow.db")
+
+
+def aliases(folder: Path) -> dict[str, str]:
+    found = mlflow_of(folder).get_registered_model("tiny").aliases
+    return {name: str(version) for name, version in found.items()}
+
+
+def champion(folder: Path) -> Any:
+    return head(open_store(str(folder / ".adaptory" / "store")), "tiny")
+
+
+def test_both_champions_are_versions_and_the_aliases_name_the_last_two(line: Path) -> None:
+    assert aliases(line) == {"champion": "2", "previous": "1"}
+    assert "everything agrees with the ledger" in run(line, "audit", "tiny").stdout
+
+
+def test_a_way_back_takes_seconds_and_mlflow_follows(copy: Path, tmp_path: Path) -> None:
+    run(copy, "pull", "tiny", str(tmp_path / "model"))
+    told = run(copy, "rollback", "tiny", "--reason", "it swears").stdout
+    assert "tiny v1 is champion again (record 3)" in told
+    assert aliases(copy) == {"champion": "1", "previous": "2"}
+    assert "it swears" in run(copy, "history", "tiny").stdout
+    assert "tiny v1" in run(copy, "pull", "tiny", str(tmp_path / "model")).stdout
+    assert "no bytes" not in run(copy, "smoke", str(tmp_path / "model")).stdout
+    assert "v1 is champion of 'tiny' already" in run(copy, "rollback", "tiny", "--to", "v1", code=2).stderr
+    assert "never was champion" in run(copy, "rollback", "tiny", "--to", "v9", code=2).stderr
+    assert "is no version" in run(copy, "rollback", "tiny", "--to", "seven", code=2).stderr
+    run(copy, "retire", "tiny", "v2", "--reason", "licence withdrawn")
+    assert "licence withdrawn" in run(copy, "pull", "tiny@v2", str(tmp_path / "other"), code=2).stderr
+    assert "v2 was retired" in run(copy, "rollback", "tiny", "--to", "v2", code=2).stderr
+
+
+def test_an_override_is_a_typed_record_that_strict_pulls_refuse(copy: Path, tmp_path: Path, prefect_api: str) -> None:
+    hard = {"gate.criteria": [FLOOR | {"limit": 0.999}], "training.seed": 2}
+    write_recipe(copy, **(EASY | hard))
+    assert "FAIL" in run(copy, "retrain", "tiny", PREFECT_API_URL=prefect_api).stdout
+    told = run(copy, "promote", "tiny", "--override", "--reason", "v2 insults people", "--days", "7").stdout
+    assert "tiny v3 is champion by override of FAIL, until " in told
+    record = champion(copy)
+    assert (record.kind, record.outcome, record.reason) == ("override", "FAIL", "v2 insults people") and record.expires
+    assert "--strict takes only what a gate let pass" in run(copy, "pull", "tiny", str(tmp_path / "m"), "--strict", code=2).stderr
+    run(copy, "pull", "tiny", str(tmp_path / "m"))
+    run(copy, "rollback", "tiny")
+    run(copy, "pull", "tiny", str(tmp_path / "m"), "--strict")
+
+
+def test_why_walks_from_a_pulled_folder_to_data_and_people(copy: Path, tmp_path: Path) -> None:
+    run(copy, "pull", "tiny", str(tmp_path / "model"))
+    told = run(copy, "why", str(tmp_path / "model")).stdout
+    for word in (
+        "release",
+        "verdict",
+        "PASS",
+        "evidence",
+        "scores",
+        "adapter",
+        "data",
+        "dvc.lock",
+        "split@tiny",
+        "commit",
+        "flow run",
+        "gate:",
+    ):
+        assert word in told, word
+    assert "✗" not in told
+    assert told.splitlines()[1:] == run(copy, "why", "tiny@v2").stdout.splitlines()[1:]
+    (tmp_path / "model" / "current" / "example.json").write_text("[]")
+    assert "✗ files" in run(copy, "why", str(tmp_path / "model"), code=1).stdout
+
+
+def test_the_release_says_what_it_is_made_of(copy: Path, tmp_path: Path) -> None:
+    run(copy, "pull", "tiny", str(tmp_path / "model"))
+    bill = yaml.safe_load((tmp_path / "model" / "current" / "sbom.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert {"base", "data/notes", "torch", "adaptory"} <= {one["bom-ref"] for one in bill["components"]}
+    card = (tmp_path / "model" / "current" / "README.md").read_text()
+    assert "Licence: MIT." in card and "incoming/rows.tsv" in card
+
+
+def test_f23_an_alias_that_was_moved_by_hand_is_found_and_mended(copy: Path) -> None:
+    client = mlflow_of(copy)
+    client.set_registered_model_alias("tiny", "champion", "1")
+    client.set_registered_model_alias("tiny", "production", "1")
+    told = run(copy, "audit", "tiny", code=1).stdout
+    assert "alias champion of 'tiny' in MLflow names version 1, and by the ledger it is version 2" in told
+    assert "alias production of 'tiny' in MLflow was set by hand" in told
+    run(copy, "reconcile", "tiny")
+    client.delete_registered_model_alias("tiny", "production")
+    run(copy, "audit", "tiny")
+
+
+def test_f19_a_version_that_was_deleted_is_found_and_made_again(copy: Path) -> None:
+    mlflow_of(copy).delete_model_version("tiny", "2")
+    assert "MLflow has no version of the champion" in run(copy, "audit", "tiny", code=1).stdout
+    assert "created version" in run(copy, "reconcile", "tiny").stdout
+    run(copy, "audit", "tiny")
+
+
+def test_f20_altered_files_in_the_store_are_found_by_the_audit(copy: Path) -> None:
+    path = next((copy / ".adaptory" / "store" / "releases" / "tiny" / champion(copy).release[7:]).glob("adapter*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    told = run(copy, "audit", "tiny", code=1).stdout
+    assert "the release of v2" in told and "does not have the bytes" in told
