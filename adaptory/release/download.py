@@ -45,12 +45,23 @@ def download(store: ObjectStore, record: Record, folder: Path) -> int:
             (fresh / MANIFEST).write_bytes(data)
             with contextlib.suppress(NotFound):
                 (fresh / manifest.SIGNATURE).write_bytes(store.get(f"{place}/{manifest.SIGNATURE}"))
-            shutil.rmtree(folder, ignore_errors=True)
-            fresh.replace(folder)
+            _activate(fresh, folder, listed)
             shutil.rmtree(scratch, ignore_errors=True)
     except NotFound as missing:
         raise ReleaseError(f"{missing} is gone from the store, though the ledger promises it; restore it from a backup") from None
     return len(data) + moved
+
+
+def _activate(fresh: Path, folder: Path, listed: Manifest) -> None:
+    """Puts the verified release in its place. Another pull may have put it there meanwhile, and somebody may be reading it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IntegrityError):
+        manifest.verify(folder, listed)
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        fresh.replace(folder)
+    except OSError:  # not empty: it came just now
+        manifest.verify(folder, listed)
 
 
 @contextlib.contextmanager

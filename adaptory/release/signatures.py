@@ -26,10 +26,12 @@ def verify(folder: Path) -> None:
         return
     if not (folder / SIGNATURE).is_file():
         raise IntegrityError(f"{folder} has no {SIGNATURE}, and {TRUSTED} asks for a signature; refused")
+    from cryptography.exceptions import InvalidSignature
+
     asked = _library().verifying.Config().use_elliptic_key_verifier(public_key=Path(os.environ[TRUSTED]))
     try:
         asked.set_hashing_config(_hashing(folder)).verify(folder, folder / SIGNATURE)
-    except ValueError as fault:
+    except (InvalidSignature, ValueError) as fault:
         raise IntegrityError(f"{folder}: its signature does not hold: {fault}") from None
 
 

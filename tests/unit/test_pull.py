@@ -3,16 +3,21 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from adaptory import fingerprint, release
-from adaptory.errors import IntegrityError, ReleaseError
+from adaptory.errors import IntegrityError, ReleaseError, ServerError
 from adaptory.registry import append, history
-from adaptory.release import manifest
+from adaptory.release import download, manifest
 from adaptory.release.build import store_release
 from adaptory.storage import ObjectStore, open_store
+from tests.promotions import promoted
 from tests.unit.test_ledger import record
 
 
@@ -80,9 +85,9 @@ def test_bytes_that_were_not_promoted_are_refused_and_what_was_served_stays(
     with pytest.raises((IntegrityError, ReleaseError)):
         release.pull(store, "tiny", tmp_path / "model")
     assert said(tmp_path / "model") == "one"
-    assert sorted(path.name for path in (tmp_path / "model").iterdir() if path.name != "current") == [
-        fingerprint.hex_of(history(store, "tiny")[0].release)
-    ], "nothing half-pulled is left behind"
+    assert sorted(
+        path.name for path in (tmp_path / "model").iterdir() if path.name != "current" and not path.name.endswith(".verified")
+    ) == [fingerprint.hex_of(history(store, "tiny")[0].release)], "nothing half-pulled is left behind"
 
 
 def test_a_release_rewritten_together_with_its_manifest_is_refused(store: ObjectStore, tmp_path: Path) -> None:
@@ -163,3 +168,109 @@ def test_half_a_release_in_the_store_is_no_release(store: ObjectStore, tmp_path:
     monkeypatch.setattr(store, "upload", upload)
     promote(store, tmp_path, "two")
     assert uploads[-1].endswith("manifest.json"), "the manifest is the commit, so it goes last"
+
+
+def test_a_pull_that_was_cut_goes_on_where_it_was(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PART", 500)
+    promote(store, tmp_path, "one")
+    read, asked = store.read, []
+
+    def failing(key: str, start: int, length: int) -> bytes:
+        asked.append(start)
+        if len(asked) == 4:
+            raise ServerError("the network is gone")
+        return read(key, start, length)
+
+    monkeypatch.setattr(store, "read", failing)
+    with pytest.raises(ServerError):
+        release.pull(store, "tiny", tmp_path / "model")
+    assert not (tmp_path / "model" / "current").exists()
+    waiting = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert len(waiting) >= 2 and not any(path.suffix == ".part" for path in waiting)
+    asked.clear()
+    monkeypatch.setattr(store, "read", lambda key, start, length: asked.append(start) or read(key, start, length))
+    done = release.pull(store, "tiny", tmp_path / "model")
+    assert said(tmp_path / "model") == "one"
+    assert len(asked) == 7 - len(waiting), "3,000 bytes of weights in six parts, and a small file"
+    assert done.bytes_moved < 3305 - 500 * (len(waiting) - 1)
+    assert [path.name for path in (tmp_path / "model").iterdir() if path.name.startswith(".pull")] == []
+
+
+def test_parts_that_were_altered_while_they_waited_are_not_taken(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(store, tmp_path, "one")
+    record = history(store, "tiny")[0]
+    waiting = tmp_path / "model" / f".pull-{fingerprint.hex_of(record.release)}"
+    waiting.mkdir(parents=True)
+    (waiting / "adapter_model.safetensors.0").write_bytes(b"evil" * 750)
+    with pytest.raises(IntegrityError):
+        release.pull(store, "tiny", tmp_path / "model")
+    assert not (tmp_path / "model" / "current").exists() and not waiting.exists()
+    release.pull(store, "tiny", tmp_path / "model")
+    assert said(tmp_path / "model") == "one"
+
+
+def test_of_two_pulls_at_once_neither_disturbs_the_other(store: ObjectStore, tmp_path: Path) -> None:
+    promote(store, tmp_path, "one")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: release.pull(store, "tiny", tmp_path / "model"), range(8)))
+    assert {one.version for one in found} == {1}
+    assert said(tmp_path / "model") == "one"
+
+
+def test_the_release_before_stays_and_older_ones_go(store: ObjectStore, tmp_path: Path) -> None:
+    for text in ("one", "two", "three"):
+        promote(store, tmp_path, text)
+        release.pull(store, "tiny", tmp_path / "model")
+    kept = {path.name for path in (tmp_path / "model").iterdir() if not path.name.startswith(".") and path.name != "current"}
+    assert kept == {fingerprint.hex_of(one.release) for one in history(store, "tiny")[1:]}
+
+
+def test_whoever_watches_gets_the_next_champion_and_keeps_the_last_when_the_store_is_gone(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(store, tmp_path, "one")
+    told: list[str] = []
+    turns = iter(("same", "new", "gone", "back", "end"))
+
+    def sleep(seconds: float) -> None:
+        turn = next(turns)
+        if turn == "new":
+            promote(store, tmp_path, "two")
+        elif turn == "gone":
+            shutil.move(store.url, f"{store.url}-gone")
+        elif turn == "back":
+            assert said(tmp_path / "model") == "two", "served on"
+            shutil.rmtree(store.url, ignore_errors=True)
+            shutil.move(f"{store.url}-gone", store.url)
+        elif turn == "end":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        release.watch(store, "tiny", tmp_path / "model", 1, told.append)
+    assert [line.split(" is in")[0] for line in told if "is in" in line] == ["tiny v1", "tiny v2"]
+    assert any("could not be looked up or pulled" in line for line in told)
+
+
+def test_a_signed_release_is_verified_by_openssf_and_an_altered_signature_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
+    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    monkeypatch.setenv("ADAPTORY_SIGNING_KEY", str(private))
+    monkeypatch.setenv("ADAPTORY_TRUSTED_KEY", str(public))
+    store = open_store(str(tmp_path / "signed"))
+    promoted(store, tmp_path, 1)
+    release.pull(store, "tiny", tmp_path / "model", strict=True)
+    current = tmp_path / "model" / "current"
+    assert (current / "model.sig").is_file()
+    whole, tool = current.resolve(), Path(sys.executable).parent / "model_signing"
+    words = ["verify", "key", whole, "--signature", whole / "model.sig", "--ignore-paths", whole / "model.sig"]
+    done = subprocess.run([tool, *words, "--public_key", public], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (current / "model.sig").write_text((current / "model.sig").read_text().replace("A", "B", 3))
+    with pytest.raises(IntegrityError, match="its signature does not hold"):
+        release.pull(store, "tiny", tmp_path / "model", strict=True)
