@@ -104,6 +104,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     one.add_argument("--reason", required=True, help="why; whoever asks for the version is told")
     one = verb("why", commands.why, "from a version or a pulled folder back to data, code and people, every digest verified")
     one.add_argument("what", help="NAME, NAME@v7, or a folder that pull filled")
+    one = verb("rebuild", commands.rebuild, "train a version again from its record alone; exit code 1 if its bytes differ")
+    one.add_argument("what", help="NAME@v7")
     one = verb("audit", commands.audit, "find what does not agree with the ledger; exit code 1 if anything")
     one.add_argument("recipe")
     one = verb("report", commands.report, "show the result of the last run again")

@@ -131,6 +131,18 @@ def why(words: argparse.Namespace) -> int:
     return 0 if sound else 1
 
 
+def rebuild(words: argparse.Namespace) -> int:
+    from adaptory import workspace
+    from adaptory.registry.rebuild import rebuild as made_again
+    from adaptory.storage import open_store
+
+    place = workspace.find()
+    place.activate()
+    same = made_again(place, open_store(place.store), words.what, lambda said: print(said, flush=True))
+    print(f"{words.what}: the same bytes" if same else f"{words.what}: other bytes; is this the same kind of processor?")
+    return 0 if same else 1
+
+
 def audit(words: argparse.Namespace) -> int:
     from adaptory import workspace
     from adaptory.registry.audit import audit

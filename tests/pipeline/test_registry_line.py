@@ -13,6 +13,10 @@ from tests.pipeline.conftest import run
 from tests.support import checkout, write_recipe
 
 FLOOR = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.5}
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "CANARY-id", "AWS_SECRET_ACCESS_KEY": "CANARY-key", "MLFLOW_TRACKING_PASSWORD": "CANARY-mlflow",
+    "PREFECT_API_KEY": "CANARY-prefect", "HF_TOKEN": "CANARY-hub",
+}  # fmt: skip
 EASY: dict[str, Any] = {"gate.criteria": [FLOOR], "licence": "MIT"}
 
 
@@ -20,9 +24,9 @@ EASY: dict[str, Any] = {"gate.criteria": [FLOOR], "licence": "MIT"}
 def line(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Path:
     """Two champions, one after the other."""
     folder = checkout(tmp_path_factory.mktemp("registry") / "checkout", **EASY)
-    run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api)
+    run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api, **SECRETS)
     write_recipe(folder, **(EASY | {"training.seed": 1}))
-    run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api)
+    run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api, **SECRETS)
     return folder
 
 
@@ -53,6 +57,13 @@ def champion(folder: Path) -> Any:
 def test_both_champions_are_versions_and_the_aliases_name_the_last_two(line: Path) -> None:
     assert aliases(line) == {"champion": "2", "previous": "1"}
     assert "everything agrees with the ledger" in run(line, "audit", "tiny").stdout
+
+
+def test_s13_f46_no_secret_is_written_anywhere(line: Path) -> None:
+    files = [path for path in line.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 200 and any(path.suffix == ".db" for path in files)
+    leaks = [str(path.relative_to(line)) for path in files if b"CANARY" in path.read_bytes()]
+    assert leaks == []
 
 
 def test_a_way_back_takes_seconds_and_mlflow_follows(copy: Path, tmp_path: Path) -> None:
@@ -107,6 +118,15 @@ def test_why_walks_from_a_pulled_folder_to_data_and_people(copy: Path, tmp_path:
     assert told.splitlines()[1:] == run(copy, "why", "tiny@v2").stdout.splitlines()[1:]
     (tmp_path / "model" / "current" / "example.json").write_text("[]")
     assert "✗ files" in run(copy, "why", str(tmp_path / "model"), code=1).stdout
+
+
+def test_s10_a_champion_is_made_again_from_its_record_alone(copy: Path) -> None:
+    """Though recipe and data here are other ones by now."""
+    write_recipe(copy, **(EASY | {"training.epochs": 1, "training.rank": 2}))
+    shutil.rmtree(copy / "data")
+    (copy / "incoming" / "rows.tsv").unlink()
+    told = run(copy, "rebuild", "tiny@v1").stdout
+    assert "tiny@v1: the same bytes" in told and champion(copy).version == 2
 
 
 def test_the_release_says_what_it_is_made_of(copy: Path, tmp_path: Path) -> None:
