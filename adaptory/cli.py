@@ -85,6 +85,11 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     one.add_argument("folder", type=Path)
     one.add_argument("texts", nargs="*", help="one text each; none: one per line of standard input")
     one.add_argument("--json", action="store_true", help="one JSON object per line")
+    one = verb("serve", commands.serve, "answer over HTTP, following the champion: POST /predict, GET /health, GET /metrics")
+    one.add_argument("name", help="NAME, NAME@champion or NAME@v7")
+    one.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1; ADAPTORY_TOKEN asks for a bearer token)")
+    one.add_argument("--port", type=int, default=8000, help="(default: 8000)")
+    one.add_argument("--every", type=float, default=10.0, help="seconds between looks for another champion (default: 10)")
     one = verb("history", commands.history, "who was champion, since when, and why")
     one.add_argument("recipe")
     one = verb(

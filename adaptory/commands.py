@@ -75,6 +75,17 @@ def predict(words: argparse.Namespace) -> int:
     return 0
 
 
+def serve(words: argparse.Namespace) -> int:
+    from adaptory import workspace
+    from adaptory.release.serve import serve as served
+    from adaptory.storage import open_store
+
+    place = workspace.find()
+    place.activate()
+    served(open_store(place.store), words.name, place, words.host, words.port, words.every)
+    return 0
+
+
 def history(words: argparse.Namespace) -> int:
     from adaptory import registry, workspace
     from adaptory.storage.objects import open_store

@@ -4,15 +4,17 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from prefect import runtime, task
+from prefect import get_run_logger, runtime, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from adaptory import progress
 from adaptory.aside import Aside
+from adaptory.errors import PlanError, TrainingError
 from adaptory.process import device_count, run_stage
 from adaptory.registry import tracking
 from adaptory.run import Run
+from adaptory.search.choose import disqualify
 from adaptory.training import Candidate
 from adaptory.training.candidate import finished, read
 from tasks.common import beside, key, worth_retrying
@@ -33,8 +35,13 @@ def fine_tune(run: Run) -> Candidate:
         if steps := [event for event in events if event["event"] == "step"]:
             update_progress_artifact(artifact, 100 * steps[-1]["step"] / steps[-1]["steps"])  # type: ignore[arg-type]
 
-    # One process per GPU here; ADAPTORY_PROCESSES says otherwise.
-    followed(run, tell, processes=device_count())
+    try:
+        # One process per GPU here; ADAPTORY_PROCESSES says otherwise.
+        followed(run, tell, processes=device_count())
+    except (TrainingError, PlanError) as fault:
+        if run.recipe.chooses and (other := disqualify(run, str(fault))):
+            raise type(fault)(f"the chosen settings failed: {fault}. Run the command again: it goes on with {other}") from None
+        raise
     update_progress_artifact(artifact, 100.0)  # type: ignore[arg-type]
     return finished(run)
 
@@ -46,10 +53,13 @@ def repeat(run: Run) -> None:
 
 @task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
 def again_with_another_seed(run: Run, place: dict[str, str]) -> None:
-    """Trains the candidate with the seed of this run."""
+    """Trains the candidate with the seed of this run. A seed that fails decides nothing here: the gate may ask how many did."""
     seed = run.settings.seed
     progress.for_terminal()({"event": "stage", "what": f"again with seed {seed}"})
-    followed(run, lambda events: None, words=("--seed", str(seed)), slot=place)
+    try:
+        followed(run, lambda events: None, words=("--seed", str(seed)), slot=place)
+    except (TrainingError, PlanError) as fault:
+        get_run_logger().warning("seed %s could not be trained: %s", seed, fault)
 
 
 def followed(run: Run, tell: Callable[[list[dict[str, Any]]], None], **how: Any) -> None:

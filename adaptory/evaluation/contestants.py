@@ -18,7 +18,7 @@ from adaptory.release import fetch_release
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
 from adaptory.training import Candidate, adapter, network, render
-from adaptory.training.candidate import CARD, finished
+from adaptory.training.candidate import CARD, read
 
 Tell = Callable[[int], None]
 _ASKS_THE_BASE = ("untuned", "zero_shot", "few_shot")
@@ -88,7 +88,9 @@ def everyone(
     if champion:
         yield _released(now, store, champion, trained, "champion", "champion", f"the champion, v{champion.version}")
     for again in now.repeats():
-        seed, made = again.settings.seed, finished(again)
+        seed, made = again.settings.seed, read(again.candidate_folder)
+        if made is None:  # it could not be trained; the candidate is judged without it
+            continue
         yield trained(f"seed_{seed}", "repeat", f"the candidate with seed {seed}", made, again.candidate_folder, again)
     for other, release in now.compared:
         record = next(one for one in ledger.history(store, other) if one.release == release)

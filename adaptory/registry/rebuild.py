@@ -64,7 +64,7 @@ def _prepare(checkout: Path, place: Workspace, record: Record, release: Path, dv
         now = head(open_store(place.store), card["training"]["start"])
         if now is None or now.release != card["start"]:
             raise ReleaseError(
-                f"it started from a release of {card['training']['start']!r} that is not champion now; roll that recipe back to it first"
+                f"it started from a release of {card['training']['start']!r} that is not champion now; roll that one back first"
             )
     (checkout / "params.yaml").write_text(yaml.safe_dump({"recipes": {record.model: body}}, sort_keys=False), encoding="utf-8")
     (checkout / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": dvc}), encoding="utf-8")

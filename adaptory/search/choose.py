@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from adaptory.errors import PlanError, StageError, TrainingError
+from adaptory.recipe import LOWER
 from adaptory.run import Run
 from adaptory.search import arbiter, choice, halving, space
 from adaptory.search.choice import Choice, Trial, Tried
@@ -100,6 +101,32 @@ def _halved(run: Run, train: Train) -> Choice:
         measured=measured, rows=rows, tried=tuple(ranked), chosen=winner.trial.number, training=winner.trial.settings,
         reason=reason,
     )  # fmt: skip
+
+
+def disqualify(run: Run, reason: str) -> str | None:
+    """The chosen settings could not be trained to the end: chooses the next best, and returns its name; None if none is left.
+
+    Otherwise the same ones would be chosen, and fail, every time.
+    """
+    made = choice.read(run.search_folder)
+    if made is None:
+        return None
+    tried = tuple(
+        one.model_copy(update={"failed": reason, "score": None}) if one.trial.number == made.chosen else one for one in made.tried
+    )
+    left = [one for one in tried if one.trial.training and one.score is not None]
+    if not left:
+        return None
+    sign = -1 if run.recipe.search is None and run.recipe.metrics[0] in LOWER else 1  # of a search, more is always better
+    winner = max(left, key=lambda one: (one.share, sign * (one.score or 0)))
+    told = f"trial {winner.trial.number} ({winner.trial.name}): the best failed after it was chosen: {reason}"
+    limit = {"max_rows": run.recipe.training.max_rows}
+    settings = winner.trial.settings.model_copy(update=limit if run.recipe.search is None else {})
+    choice.write(
+        run.search_folder,
+        made.model_copy(update={"tried": tried, "chosen": winner.trial.number, "training": settings, "reason": told}),
+    )
+    return winner.trial.name
 
 
 def _measured(run: Run, winner: Tried) -> str:

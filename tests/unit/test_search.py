@@ -1,6 +1,8 @@
 """Search: who goes on is arithmetic; what is tried is a function of the recipe."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from pydantic import ValidationError
 from adaptory.errors import RecipeError
 from adaptory.recipe import Recipe
 from adaptory.run import Run
-from adaptory.search import Choice, Trial, Tried, halving, report, space
+from adaptory.search import Choice, Trial, Tried, choice, choose, halving, report, space
 from tests.support import tiny_recipe
 
 SPACE: dict[str, Any] = {
@@ -124,3 +126,21 @@ def test_limits_of_time_and_memory_are_those_of_the_recipe_today() -> None:
     changed = recipe().model_copy(update={"training": recipe().training.model_copy(update={"deadline": 90.0})})
     now = Run(None, changed, None).trained_with(recipe().training)  # type: ignore[arg-type]
     assert now.settings.deadline == 90.0
+
+
+def test_settings_that_fail_after_they_were_chosen_are_not_chosen_again(tmp_path: Path) -> None:
+    made_of = recipe()
+    run: Any = SimpleNamespace(recipe=made_of, search_folder=tmp_path)
+    several = space.trials(made_of)
+    tried = tuple(
+        Tried(trial=one, share=share, score=score)
+        for one, share, score in zip(several, (1.0, 1.0, 0.33), (0.8, 0.7, 0.9), strict=False)
+    )
+    first = Choice(measured="x", rows=1, tried=tried, chosen=0, training=several[0].settings, reason="best")
+    choice.write(tmp_path, first)
+    assert choose.disqualify(run, "not finite") == several[1].name, "what went as far, not what looked better on the way"
+    made = choice.read(tmp_path)
+    assert made is not None and made.chosen == 1 and made.training == several[1].settings
+    assert made.tried[0].failed == "not finite" and "the best failed after it was chosen" in made.reason
+    assert choose.disqualify(run, "memory") == several[2].name
+    assert choose.disqualify(run, "memory") is None, "nothing is left"

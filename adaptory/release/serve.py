@@ -1,0 +1,203 @@
+"""A small service that follows a champion: questions in, answers out, each by exactly one version.
+
+Questions of several requests are answered together. A new champion is pulled, verified, loaded and asked its own example
+beside the one that answers; then the next batch goes to it. No request is dropped, and none meets two versions. When the store
+is gone, or a release does not answer its example, what answers goes on.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adaptory.errors import ReleaseError, UserError
+from adaptory.release import serving
+from adaptory.release.pull import pull
+from adaptory.storage import ObjectStore
+
+BODY = 1 << 20  # bytes of a request
+QUESTIONS = 256  # in a request, and in a batch
+_WAIT = 0.003  # seconds that a batch waits for more
+VERSION = "X-Adaptory-Version"
+TOKEN = "ADAPTORY_TOKEN"
+
+
+@dataclass(frozen=True)
+class Served:
+    """One loaded release."""
+
+    version: int
+    digest: str
+    answer: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+
+
+@dataclass
+class Following:
+    """Who answers now; looked up again every so many seconds."""
+
+    store: ObjectStore
+    name: str
+    folder: Path
+    root: Path
+    cache: Path
+    every: float
+    current: Served | None = None
+    trouble: str | None = None
+    swaps: int = 0
+    _loaded: dict[str, Served] = field(default_factory=dict)  # this one and the one before: a way back costs nothing
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def look(self) -> None:
+        """Takes over what is champion now, if it is another one and answers its example."""
+        done = pull(self.store, self.name, self.folder)
+        if self.current and done.digest == self.current.digest:
+            return
+        served = self._loaded.get(done.digest)
+        if served is None:
+            if wrong := serving.smoke(done.folder, self.root, self.cache):
+                raise ReleaseError(f"v{done.version} answers its example otherwise than when it was released: {wrong[0]}")
+            served = Served(done.version, done.digest, serving.load(done.folder, self.root, self.cache))
+        kept = [served, *([self.current] if self.current else [])]
+        self._loaded = {one.digest: one for one in kept}
+        self.current, self.swaps = served, self.swaps + 1
+
+    def follow(self) -> None:
+        """Looks until it is told to stop; what goes wrong is noted, and who answers goes on."""
+        while not self._stop.wait(self.every):
+            try:
+                self.look()
+                self.trouble = None
+            except Exception as fault:  # a network, a store, a release: whatever it is, the service stays up
+                self.trouble = f"{type(fault).__name__}: {fault}"
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+def application(following: Following) -> Any:
+    """The FastAPI application: POST /predict, GET /health, GET /metrics."""
+    from fastapi import FastAPI, Request, Response
+    from fastapi.responses import JSONResponse
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+    registry = CollectorRegistry()
+    asked = Counter("adaptory_requests", "Requests by outcome", ["code"], registry=registry)
+    took = Histogram("adaptory_request_seconds", "Time to an answer", registry=registry)
+    version = Gauge("adaptory_version", "Version that answers", registry=registry)
+    swaps = Gauge("adaptory_swaps", "How often another version took over", registry=registry)
+    queue: asyncio.Queue[tuple[list[dict[str, Any]], asyncio.Future[tuple[int, Any]]]] = asyncio.Queue()
+    token = os.environ.get(TOKEN)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        thread = threading.Thread(target=following.follow, daemon=True)
+        thread.start()
+        batches = asyncio.create_task(_batches(queue, following))
+        yield
+        following.stop()
+        batches.cancel()
+
+    app = FastAPI(title=f"adaptory: {following.name}", lifespan=life, docs_url=None, redoc_url=None)
+
+    def refused(code: int, said: str) -> Any:
+        asked.labels(str(code)).inc()
+        return JSONResponse({"error": said}, status_code=code)
+
+    @app.post("/predict")
+    async def predict(request: Request) -> Any:
+        began = time.perf_counter()
+        if token and request.headers.get("authorization") != f"Bearer {token}":
+            return refused(401, "send the header Authorization: Bearer TOKEN")
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > BODY:
+                return refused(413, f"a request may hold {BODY:,} bytes")
+        questions = _questions(body)
+        if isinstance(questions, str):
+            return refused(422, questions)
+        future: asyncio.Future[tuple[int, Any]] = asyncio.get_running_loop().create_future()
+        await queue.put((questions, future))
+        try:
+            who, answers = await future
+        except UserError as fault:
+            return refused(422, str(fault))
+        asked.labels("200").inc()
+        took.observe(time.perf_counter() - began)
+        return JSONResponse(answers, headers={VERSION: f"v{who}"})
+
+    @app.get("/health")
+    async def health() -> Any:
+        now = following.current
+        facts = {"model": following.name, "version": now and now.version, "swaps": following.swaps, "trouble": following.trouble}
+        return JSONResponse(facts, status_code=200 if now else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Any:
+        version.set(following.current.version if following.current else 0)
+        swaps.set(following.swaps)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _questions(body: bytes) -> list[dict[str, Any]] | str:
+    """The questions of a request, or what is wrong with it."""
+    import json
+
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return 'a request is JSON: a list of questions, e.g. [{"text": "what a film!"}]'
+    found = [found] if isinstance(found, dict) else found
+    if not isinstance(found, list) or not found or not all(isinstance(one, dict) for one in found):
+        return "a request is a list of questions, each an object"
+    return found if len(found) <= QUESTIONS else f"a request may hold {QUESTIONS} questions, this one has {len(found):,}"
+
+
+async def _batches(queue: Any, following: Following) -> None:
+    """Answers what waits, many requests at a time; the version that answers is taken once for each batch."""
+    loop = asyncio.get_running_loop()
+    while True:
+        waiting = [await queue.get()]
+        await asyncio.sleep(_WAIT if queue.empty() else 0)
+        while not queue.empty() and sum(len(questions) for questions, _ in waiting) < QUESTIONS:
+            waiting.append(queue.get_nowait())
+        served = following.current
+        assert served is not None, "the service begins with a version"
+        told = await loop.run_in_executor(None, _answered, served, [questions for questions, _ in waiting])
+        for (_, future), answers in zip(waiting, told, strict=True):
+            if future.done():  # its client went away
+                continue
+            if isinstance(answers, Exception):
+                future.set_exception(answers)
+            else:
+                future.set_result((served.version, answers))
+
+
+def _answered(served: Served, requests: list[list[dict[str, Any]]]) -> list[Any]:
+    """The answers to each request; if one of them cannot be answered, each by itself, so that only that one fails."""
+    try:
+        answers = iter(served.answer([question for questions in requests for question in questions]))
+        return [[next(answers) for _ in questions] for questions in requests]
+    except Exception as fault:
+        if len(requests) == 1:
+            return [fault]
+        return [_answered(served, [questions])[0] for questions in requests]
+
+
+def serve(store: ObjectStore, name: str, place: Any, host: str, port: int, every: float) -> None:
+    """Serves until it is stopped. Raises as `pull` and `load` do if there is nothing to begin with."""
+    import uvicorn
+
+    folder = place.home / "served" / name.replace("@", "-")
+    following = Following(store, name, folder, place.root, place.cache, every)
+    following.look()
+    assert following.current is not None
+    print(f"{name}: v{following.current.version} answers at http://{host}:{port}/predict", flush=True)
+    uvicorn.run(application(following), host=host, port=port, log_level="warning", access_log=False)
