@@ -49,11 +49,13 @@ class Contestant:
     digest: str
     depends: dict[str, Any]
     ask: Callable[[], tuple[Answers, Beside]]
+    shared: dict[str, Any] | None = None  # the same in another role: who was asked as candidate is not asked as champion
     check: Callable[[], None] = lambda: None  # raises UserError for one whose answers cannot be compared
 
-    def key(self, rows: Rows) -> str:
-        """The digest of everything the answers depend on."""
-        return fingerprint.of_json({"schema": "asked/v1", "rows": rows.digest, "by": evaluator(), **self.depends})
+    def keys(self, rows: Rows) -> list[str]:
+        """The digests of everything the answers depend on, in this role and in any."""
+        several = [self.depends, *([self.shared] if self.shared else [])]
+        return [fingerprint.of_json({"schema": "asked/v1", "rows": rows.digest, "by": evaluator(), **one}) for one in several]
 
 
 def evaluator() -> str:
@@ -82,7 +84,8 @@ def everyone(
             if of is None:
                 _check_comparable(now, said, made, folder, candidate)
 
-        return Contestant(name, kind, said, made.digest, _depends(recipe, made, name, rows), ask, check)
+        shared = _depends(recipe, made, "any", rows) if name == "candidate" else None
+        return Contestant(name, kind, said, made.digest, _depends(recipe, made, name, rows), ask, shared, check)
 
     yield trained("candidate", "candidate", "the candidate", candidate, now.candidate_folder, now)
     if champion:

@@ -163,7 +163,11 @@ def _asked(store: ObjectStore, recipe: Recipe, one: Contestant, rows: Rows, emit
         emit({"event": "stage", "what": f"scoring {one.said} on {rows.test.height:,} test rows"})
         return one.ask()
 
-    return kept(store, recipe.name, one.key(rows), one.name, one.kind, recipe.data.classes, ask)
+    first, *others = one.keys(rows)
+    said, found = kept(store, recipe.name, first, one.name, one.kind, recipe.data.classes, ask)
+    for key in others:
+        kept(store, recipe.name, key, one.name, one.kind, recipe.data.classes, lambda: (said, found))
+    return said, found
 
 
 def _timed(recipe: Recipe) -> bool:

@@ -4,9 +4,9 @@ Guarantees: the same evidence and criteria give the same verdict on any machine;
 scores never turns a PASS into anything else; missing evidence, NaN and ties never pass.
 """
 
-from adaptory.gate.criteria import Finding
 from adaptory.gate.decide import Verdict, judge, settles
 from adaptory.gate.evidence import Case, Difference, Estimate, Evidence, Look, ModelScores, Paired
+from adaptory.gate.findings import Finding
 
 __all__ = [
     "Case",

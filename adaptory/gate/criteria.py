@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable
 from statistics import NormalDist, stdev
-from typing import Any, Literal
+from typing import Any
 
-from adaptory.gate.evidence import Estimate, Evidence, Look
+from adaptory.gate.evidence import Estimate, Evidence
+from adaptory.gate.findings import Finding, compare, finding, missing, not_asked, plain, shown
 from adaptory.recipe import (
     LOWER,
     NEW,
@@ -18,7 +19,6 @@ from adaptory.recipe import (
     DataChecks,
     Floor,
     Forgetting,
-    Frozen,
     Latency,
     Lineage,
     NoSliceWorse,
@@ -27,28 +27,18 @@ from adaptory.recipe import (
 )
 
 
-class Finding(Frozen):
-    """What one criterion found."""
-
-    criterion: str
-    outcome: Literal["pass", "fail", "inconclusive", "not asked"]
-    measured: Estimate | None
-    limit: float | None
-    reason: str
-
-
 def ask(criterion: Criterion, evidence: Evidence) -> Finding:
     """What the criterion finds in the evidence."""
     if isinstance(criterion, Asked) and criterion.slice == NEW and not evidence.count(NEW):
         name = f"{criterion.metric} on {NEW}"
-        return _finding(name, "not asked", None, None, "no test row is new since a champion")
+        return finding(name, "not asked", None, None, "no test row is new since a champion")
     return _ASK[type(criterion)](criterion, evidence)
 
 
 def complete(evidence: Evidence) -> Finding:
     """A training that stopped early must not pass for a finished one."""
     done, planned = evidence.done_steps, evidence.planned_steps
-    return _plain("training complete", done == planned and planned > 0, f"{done:,} of {planned:,} planned steps done", planned)
+    return plain("training complete", done == planned and planned > 0, f"{done:,} of {planned:,} planned steps done", planned)
 
 
 def traceable(evidence: Evidence) -> Finding:
@@ -56,7 +46,7 @@ def traceable(evidence: Evidence) -> Finding:
     names = ("candidate", "data", "base", "recipe_digest", "scores", "key")
     absent = [name for name in names if not getattr(evidence, name).startswith("sha256:")]
     told = "data, base, recipe, adapter and scores have their digests" if not absent else f"no digest of {', '.join(absent)}"
-    return _plain("lineage complete", not absent, told)
+    return plain("lineage complete", not absent, told)
 
 
 def _floor(criterion: Floor, evidence: Evidence) -> Finding:
@@ -66,7 +56,7 @@ def _floor(criterion: Floor, evidence: Evidence) -> Finding:
     estimate = candidate[0].estimate(criterion.metric, criterion.slice) if candidate else None
     # A floor that is just reached is kept; every other criterion wants more than its margin.
     bound = math.nextafter(criterion.limit, math.inf if lower else -math.inf)
-    return _compare(name, criterion.metric, estimate, bound, criterion.limit, lower, evidence.count(criterion.slice))
+    return compare(name, criterion.metric, estimate, bound, criterion.limit, lower, evidence.count(criterion.slice))
 
 
 def _beats_baselines(criterion: BeatsBaselines, evidence: Evidence) -> Finding:
@@ -75,35 +65,35 @@ def _beats_baselines(criterion: BeatsBaselines, evidence: Evidence) -> Finding:
     for baseline in evidence.of("baseline"):
         estimate = baseline.estimate(criterion.metric, criterion.slice)
         if estimate is None:
-            return _missing(name, criterion.margin, f"no {criterion.metric}{_on(criterion)} of baseline {baseline.name}")
+            return missing(name, criterion.margin, f"no {criterion.metric}{_on(criterion)} of baseline {baseline.name}")
         if estimate.defined:
             defined.append(
                 (baseline.name, _gain(evidence.difference(baseline.name, criterion.metric, criterion.slice), criterion))
             )
     if not defined:
-        return _missing(name, criterion.margin, f"no baseline has a {criterion.metric}{_on(criterion)}")
+        return missing(name, criterion.margin, f"no baseline has a {criterion.metric}{_on(criterion)}")
     hardest, gap = min(defined, key=lambda pair: -math.inf if pair[1] is None or pair[1].low is None else pair[1].low)
-    return _compare(name, f"gain over {hardest}", gap, criterion.margin, criterion.margin, False, evidence.count(criterion.slice))
+    return compare(name, f"gain over {hardest}", gap, criterion.margin, criterion.margin, False, evidence.count(criterion.slice))
 
 
 def _beats_champion(criterion: BeatsChampion, evidence: Evidence) -> Finding:
     name = f"{criterion.metric} beats the champion{_by(criterion.margin)}{_on(criterion)}"
     if evidence.champion is None:
-        return _not_asked(name, criterion.margin)
+        return not_asked(name, criterion.margin)
     found = evidence.between("champion", criterion.metric, criterion.slice)
     gap = (found.bound if evidence.look else found.estimate) if found else None
     gain, rows, label = _gain(gap, criterion), evidence.count(criterion.slice), f"gain over v{evidence.champion_version}"
-    return _compare(name, label, gain, criterion.margin, criterion.margin, False, rows, evidence.look)
+    return compare(name, label, gain, criterion.margin, criterion.margin, False, rows, evidence.look)
 
 
 def _not_worse(criterion: NotWorse, evidence: Evidence) -> Finding:
     name = f"{criterion.metric} loses at most {criterion.margin:g} to {_whom(criterion.than)}{_on(criterion)}"
     if criterion.than == "champion" and evidence.champion is None:
-        return _not_asked(name, criterion.margin)
+        return not_asked(name, criterion.margin)
     gap = _gain(evidence.difference(criterion.than, criterion.metric, criterion.slice), criterion)
     # Just the margin is still allowed.
     bound = math.nextafter(-criterion.margin, -math.inf)
-    return _compare(
+    return compare(
         name, f"gain over {_whom(criterion.than)}", gap, bound, -criterion.margin, False, evidence.count(criterion.slice)
     )
 
@@ -113,7 +103,7 @@ def _no_slice_worse(criterion: NoSliceWorse, evidence: Evidence) -> Finding:
         f" by more than {criterion.margin:g}" if criterion.margin else ""
     )
     if evidence.champion is None:
-        return _not_asked(name, criterion.alpha)
+        return not_asked(name, criterion.alpha)
     chances: dict[str, tuple[float, Estimate]] = {}
     for found in evidence.differences:
         of_class = (found.slice or "").startswith("class=")
@@ -131,24 +121,24 @@ def _no_slice_worse(criterion: NoSliceWorse, evidence: Evidence) -> Finding:
         gap = found.estimate if wanted == "f1" else _gain(found.estimate, criterion)
         chance = _chance_of_no_harm(gap, criterion.margin)
         if chance is None or gap is None:
-            return _missing(name, criterion.alpha, f"{wanted} on {found.slice} was not measured")
+            return missing(name, criterion.alpha, f"{wanted} on {found.slice} was not measured")
         chances[found.slice] = (chance, gap)
     if not chances:
-        return _missing(name, criterion.alpha, f"no slice has {criterion.min_rows} rows")
+        return missing(name, criterion.alpha, f"no slice has {criterion.min_rows} rows")
     ordered = sorted(chances.items(), key=lambda pair: pair[1][0])
     harmed, worst = [], ordered[0]
     for place, (where, (chance, gap)) in enumerate(ordered):
         if chance > criterion.alpha / (len(ordered) - place):
             break
-        harmed.append(f"{where} {_shown(gap, signed=True)}")
+        harmed.append(f"{where} {shown(gap, signed=True)}")
     small = sum(rows < criterion.min_rows for rows in evidence.slice_rows.values())
     aside = f"; {small} smaller ones were not asked" if small else ""
     if harmed:
-        return _finding(
+        return finding(
             name, "fail", worst[1][1], criterion.alpha, f"worse than v{evidence.champion_version}: {', '.join(harmed)}{aside}"
         )
-    told = f"none of {len(ordered)} slices is; the nearest: {worst[0]} {_shown(worst[1][1], signed=True)}{aside}"
-    return _finding(name, "pass", worst[1][1], criterion.alpha, told)
+    told = f"none of {len(ordered)} slices is; the nearest: {worst[0]} {shown(worst[1][1], signed=True)}{aside}"
+    return finding(name, "pass", worst[1][1], criterion.alpha, told)
 
 
 def _chance_of_no_harm(gap: Estimate | None, margin: float) -> float | None:
@@ -163,18 +153,18 @@ def _chance_of_no_harm(gap: Estimate | None, margin: float) -> float | None:
 def _cases(criterion: Cases, evidence: Evidence) -> Finding:
     name = "behavioural cases hold" + (f", all but {criterion.allowed}" if criterion.allowed else "")
     if not evidence.cases:
-        return _missing(name, criterion.allowed, "no case was tried")
+        return missing(name, criterion.allowed, "no case was tried")
     failed = [case.name for case in evidence.cases if not case.passed]
     told = f"{len(evidence.cases) - len(failed)} of {len(evidence.cases)} hold"
     told += f"; not: {', '.join(failed[:5])}{' and others' if len(failed) > 5 else ''}" if failed else ""
-    return _plain(name, len(failed) <= criterion.allowed, told, criterion.allowed)
+    return plain(name, len(failed) <= criterion.allowed, told, criterion.allowed)
 
 
 def _latency(criterion: Latency, evidence: Evidence) -> Finding:
     name = f"a row is answered within {criterion.limit:g} ms"
     candidate = evidence.of("candidate")
     found = candidate[0].latency if candidate else None
-    return _compare(name, "milliseconds", found, criterion.limit, criterion.limit, True, None)
+    return compare(name, "milliseconds", found, criterion.limit, criterion.limit, True, None)
 
 
 def _data(criterion: DataChecks, evidence: Evidence) -> Finding:
@@ -184,13 +174,13 @@ def _data(criterion: DataChecks, evidence: Evidence) -> Finding:
     if evidence.rows < criterion.min_test_rows:
         faults.append(f"{evidence.rows:,} test rows, fewer than {criterion.min_test_rows:,}")
     told = "; ".join(faults) or f"{evidence.rows:,} test rows, {evidence.quarantined:.1%} of all rows could not be used"
-    return _plain("the data is good enough", not faults, told)
+    return plain("the data is good enough", not faults, told)
 
 
 def _lineage(criterion: Lineage, evidence: Evidence) -> Finding:
     clean = evidence.commit is not None and not evidence.commit.endswith("+changes")
     told = f"commit {evidence.commit[:12]}" if evidence.commit and clean else "no commit, or changes beside it; commit them first"
-    return _plain("code, recipe and data are committed", clean, told)
+    return plain("code, recipe and data are committed", clean, told)
 
 
 def _steady(criterion: Steady, evidence: Evidence) -> Finding:
@@ -198,15 +188,15 @@ def _steady(criterion: Steady, evidence: Evidence) -> Finding:
     several = [model.metrics.get(criterion.metric) for kind in ("candidate", "repeat") for model in evidence.of(kind)]
     values = [one.value for one in several if one is not None and one.value is not None]
     if len(values) < 3 or len(values) < len(several):
-        return _missing(name, criterion.limit, f"{len(values)} of {len(several)} seeds were measured")
+        return missing(name, criterion.limit, f"{len(values)} of {len(several)} seeds were measured")
     found = stdev(values)
     told = f"standard deviation {found:.3g} over {len(values)} seeds ({min(values):.3f} to {max(values):.3f})"
-    return _plain(name, found <= criterion.limit, told, criterion.limit)
+    return plain(name, found <= criterion.limit, told, criterion.limit)
 
 
 def _forgetting(criterion: Forgetting, evidence: Evidence) -> Finding:
     name = f"other text surprises it at most {criterion.limit:g} times as much as its base"
-    return _compare(name, "perplexity over the base's", evidence.forgetting, criterion.limit, criterion.limit, True, None)
+    return compare(name, "perplexity over the base's", evidence.forgetting, criterion.limit, criterion.limit, True, None)
 
 
 _ASK: dict[type, Callable[[Any, Evidence], Finding]] = {
@@ -216,85 +206,11 @@ _ASK: dict[type, Callable[[Any, Evidence], Finding]] = {
 }  # fmt: skip
 
 
-def _compare(
-    name: str,
-    label: str,
-    estimate: Estimate | None,
-    bound: float,
-    limit: float,
-    lower: bool,
-    rows: int | None,
-    look: Look | None = None,
-) -> Finding:
-    """Passes only if the whole interval lies beyond the bound, on the better side; fails only if none of it does."""
-    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
-        few = f" on {rows:,} rows" if rows is not None else ""
-        return _missing(name, limit, f"{label} was not measured or is not defined{few}")
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if not all(math.isfinite(number) for number in (value, low, high)):
-        return _missing(name, limit, f"{label} is not finite")
-    level = f" at level {look.level:.2g} (comparison {look.number})" if look else ""
-    shown = f"{label} {_shown(estimate, signed=label.startswith('gain'))}{level}"
-    side = "below" if lower else "above"
-    if lower:
-        passed, failed, short = high < bound, low >= bound, (bound - value, high - value)
-    else:
-        passed, failed, short = low > bound, high <= bound, (value - bound, value - low)
-    if passed:
-        return _finding(name, "pass", estimate, limit, f"{shown} is {side} {limit:g}")
-    if failed:
-        return _finding(name, "fail", estimate, limit, f"{shown} is not {side} {limit:g}")
-    reason = f"{shown} may lie on either side of {limit:g}; {_more(*short, rows, look)}"
-    return _finding(name, "inconclusive", estimate, limit, reason)
-
-
 def _gain(gap: Estimate | None, criterion: Asked) -> Estimate | None:
     """A difference turned so that more is better."""
     if gap is None or gap.value is None or gap.low is None or gap.high is None or criterion.metric not in LOWER:
         return gap
     return gap.model_copy(update={"value": -gap.value, "low": -gap.high, "high": -gap.low})
-
-
-def _shown(estimate: Estimate, *, signed: bool) -> str:
-    value, low, high = estimate.value, estimate.low, estimate.high
-    assert value is not None and low is not None and high is not None
-    form = ("+" if signed else "") + (".1f" if max(abs(low), abs(high)) >= 10 else ".3f")
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
-
-
-def _more(gain: float, half: float, rows: int | None, look: Look | None) -> str:
-    """How many more examples would decide, if what was seen is the truth: intervals shrink with the square root.
-
-    The next comparison spends less of the budget than this one, so its interval is wider at the same rows.
-    """
-    if gain <= 0:
-        return "at the observed value no number of examples would let it pass"
-    if rows is None:
-        return "measuring more would decide"
-    if half > 1000 * gain:
-        return "more than a million times the test rows would be needed to decide at the observed value"
-    if look:
-        next_level = look.level * (look.number / (look.number + 1)) ** 2
-        half *= NormalDist().inv_cdf(1 - next_level) / NormalDist().inv_cdf(1 - look.level)
-    needed = math.ceil(rows * (half / gain) ** 2)
-    return f"about {max(needed - rows, 1):,} more test rows would decide at the observed value"
-
-
-def _finding(name: str, outcome: str, measured: Estimate | None, limit: float | None, reason: str) -> Finding:
-    facts = {"criterion": name, "outcome": outcome, "measured": measured, "limit": limit, "reason": reason}
-    return Finding.model_validate(facts)
-
-
-def _plain(name: str, passed: bool, reason: str, limit: float | None = None) -> Finding:
-    return _finding(name, "pass" if passed else "fail", None, limit, reason)
-
-
-def _missing(name: str, limit: float, reason: str) -> Finding:
-    return _finding(name, "fail", None, limit, f"{reason}; missing evidence never passes")
-
-
-def _not_asked(name: str, limit: float) -> Finding:
-    return _finding(name, "not asked", None, limit, "there is no champion yet")
 
 
 def _on(criterion: Asked) -> str:

@@ -3,8 +3,9 @@
 from typing import Literal
 
 from adaptory import fingerprint
-from adaptory.gate.criteria import Finding, ask, complete, traceable
+from adaptory.gate.criteria import ask, complete, traceable
 from adaptory.gate.evidence import Evidence
+from adaptory.gate.findings import Finding
 from adaptory.recipe import BeatsBaselines, BeatsChampion, Floor, Frozen, Gate, Latency, Lineage, NotWorse
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "STALE", "CHAMPION_BROKEN"]
