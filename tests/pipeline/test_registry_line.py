@@ -188,8 +188,8 @@ def test_f49_a_thousand_requests_during_fifty_swaps_meet_one_version_each(line: 
 
         def swap() -> None:
             for turn in range(50):
-                rollback(store, "tiny", 2 if turn % 2 == 0 else 1, by="test", reason="")
                 seen = health(url)["swaps"]
+                rollback(store, "tiny", 2 if turn % 2 == 0 else 1, by="test", reason="")
                 while health(url)["swaps"] == seen and not done.wait(0.005):
                     pass
 
