@@ -11,7 +11,7 @@ import pytest
 from adaptory import release
 from adaptory.errors import IntegrityError, ServerError, UserError
 from adaptory.registry import head, history
-from adaptory.registry.promotion import rollback
+from adaptory.registry.promotion import retire, rollback
 from adaptory.storage import ObjectStore, open_store
 from tests.promotions import FaultyStore, Judged, promoted
 
@@ -129,3 +129,13 @@ def test_where_a_key_is_trusted_only_its_records_count(tmp_path: Path, monkeypat
     with pytest.raises(IntegrityError, match="is not signed"):
         release.pull(unsigned, "tiny", tmp_path / "model")
     assert (tmp_path / "model" / "current").exists(), "what was served is served"
+
+
+def test_nobody_goes_back_to_a_retired_version_not_even_by_its_name(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    for number in (1, 2, 3):
+        promoted(store, tmp_path, number)
+    retire(store, "tiny", 2, by="me", reason="licence")
+    with pytest.raises(UserError, match="v2 was retired"):
+        rollback(store, "tiny", 2, by="me", reason="")
+    assert rollback(store, "tiny", None, by="me", reason="").version == 1, "the one before that"

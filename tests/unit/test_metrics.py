@@ -152,3 +152,13 @@ def test_of_a_slice_with_hardly_a_row_nothing_is_measured() -> None:
     few = np.arange(400) < metrics.SUPPORT - 1
     models, differences, _ = compare(replace(truth, slices={"source=few": few}), [good, poor], 300, 1, in_slices=ALL)
     assert all(model.slices == {} for model in models) and all(gap.slice is None for gap in differences)
+
+
+def test_ties_are_half_a_win_for_the_area_under_the_curve_and_share_a_rank() -> None:
+    random = np.random.default_rng(5)
+    labels, coarse = random.integers(0, 2, 90), random.integers(0, 4, 90) / 4
+    truth = Truth(tuple(map(str, range(90))), ("a",) * 90, labels, random.integers(0, 3, 90).astype(float))
+    tied = from_chances("a", "candidate", np.stack([1 - coarse, coarse], axis=1))
+    found = metrics.values(truth, tied, ("roc_auc", "spearman_r"), 2)
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(labels, coarse))
+    assert found["spearman_r"] == pytest.approx(spearmanr(tied.score, truth.values).statistic)
