@@ -32,7 +32,8 @@ class Judged:
         body = tiny_recipe(**{"gate.criteria": [FLOOR]})
         self.recipe = Recipe.model_validate({"name": "tiny", **body})
         card = Card(
-            task="classification", classes=self.recipe.data.classes, counts={"train": {"negative": number}}, sources={},
+            task="classification", classes=self.recipe.data.classes,
+            counts={"train": {"negative": number}, "validation": {"negative": 1}, "test": {"negative": 1}}, sources={},
             quarantined={}, rows_in=number, files={},
         )  # fmt: skip
         data = fingerprint.of_json(card.model_dump(mode="json"))

@@ -202,6 +202,13 @@ def _next(run: Run, evidence: Evidence, verdict: Verdict) -> str:
     if verdict.outcome == "STALE":
         told = [f"adaptory retrain {name}    # compare with the new champion"]
     if verdict.outcome == "PASS":
-        told = [f"adaptory pull {name}@champion ./model    # on another machine"]
+        told = [
+            f"adaptory pull {name}@champion ./model    # on another machine",
+            f"adaptory why {name}    # every digest verified",
+        ]
+        if evidence.champion:
+            told.append(f"adaptory rollback {name}    # back to v{evidence.champion_version}, in seconds")
+    elif verdict.outcome in ("FAIL", "INCONCLUSIVE"):
+        told.append(f"adaptory promote {name} --override --reason '...'    # if a person knows better; it stands in the ledger")
     told.append(f"adaptory gate replay {name} --policy other.yaml   # what another gate would have decided")
     return "```\n" + "\n".join(told) + "\n```"

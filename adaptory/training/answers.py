@@ -20,11 +20,12 @@ _GENERATED = 8192  # tokens of prompts and answers held at once while writing
 def outputs(model: Any, goal: Objective, rows: Sequence[Example]) -> Any:
     """The task's own head for each row: a float array of rows x outputs, in the order of the rows."""
     found: Any = None
-    for places, batch in _batches(model, goal, rows):
-        said = forward.row_logits(model, batch).cpu().numpy().astype(np.float64)
-        if found is None:
-            found = np.zeros((len(rows), said.shape[1]))
-        found[places] = said
+    with forward.first_token_only(model):
+        for places, batch in _batches(model, goal, rows):
+            said = forward.row_logits(model, batch).cpu().numpy().astype(np.float64)
+            if found is None:
+                found = np.zeros((len(rows), said.shape[1]))
+            found[places] = said
     return found
 
 

@@ -1,6 +1,7 @@
 """Examples to numbers: collated by position, computed once, head and loss only where a label stands."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from adaptory.training.render import Example
 
 IGNORED = -100
 _CHUNK = 1024  # labels whose logits are computed at a time while training
+_READS_THE_FIRST = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # whose blocks are built alike, too
 _OWN_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_scaling_factor")
 
 
@@ -101,6 +103,23 @@ def row_logits(model: Any, batch: Batch) -> Any:
         hidden = _hidden(inner, batch)
         return inner.score(hidden[torch.arange(len(hidden), device=hidden.device), batch.lengths - 1]).float()
     return _call(model, batch).logits.float()
+
+
+@contextmanager
+def first_token_only(model: Any) -> Iterator[None]:
+    """Within it, the last block of an encoder whose head reads the first token computes what follows the attention for that
+    token alone: the same answers, an eighth less work in six blocks. Other networks are left as they are."""
+    inner = unwrapped(model)
+    able = inner.config.model_type in _READS_THE_FIRST and "SequenceClassification" in type(inner).__name__
+    if not able:
+        yield
+        return
+    mixed = inner.base_model.encoder.layer[-1].attention.output
+    hook = mixed.register_forward_pre_hook(lambda module, given: tuple(states[:, :1] for states in given))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _call(model: Any, batch: Batch) -> Any:

@@ -10,8 +10,9 @@ import pytest
 
 from adaptory import release
 from adaptory.errors import IntegrityError, ServerError, UserError
+from adaptory.evaluation import changes
 from adaptory.registry import head, history
-from adaptory.registry.promotion import retire, rollback
+from adaptory.registry.promotion import override, retire, rollback
 from adaptory.storage import ObjectStore, open_store
 from tests.promotions import FaultyStore, Judged, promoted
 
@@ -139,3 +140,17 @@ def test_nobody_goes_back_to_a_retired_version_not_even_by_its_name(tmp_path: Pa
     with pytest.raises(UserError, match="v2 was retired"):
         rollback(store, "tiny", 2, by="me", reason="")
     assert rollback(store, "tiny", None, by="me", reason="").version == 1, "the one before that"
+
+
+def test_an_override_is_told_in_every_report_until_it_is_superseded(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    promoted(store, tmp_path, 1)
+    bad = Judged(tmp_path, 2, head(store, "tiny"), good=False)
+    words = {"by": "me", "reason": "the old one insults people", "expires": "2027-01-01"}
+    assert override(bad.run, store, bad.candidate, bad.evidence, bad.verdict, **words) is not None
+    told = changes.since(Judged(tmp_path, 3, head(store, "tiny")).run, store, head(store, "tiny"))
+    assert told[0] == "v2 is champion by override of FAIL until 2027-01-01: the old one insults people"
+    assert any(line.startswith("train rows: 2 became 3") for line in told)
+    promoted(store, tmp_path, 3)
+    later = changes.since(Judged(tmp_path, 4, head(store, "tiny")).run, store, head(store, "tiny"))
+    assert not any("override" in line for line in later)

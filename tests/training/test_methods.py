@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from adaptory import bases
 from adaptory.errors import BaseModelError, RecipeError, ReleaseError
-from adaptory.training import adapter, answers, curve, fit, methods, network, objectives, render, setup
+from adaptory.training import adapter, answers, curve, fit, forward, methods, network, objectives, render, setup
 from adaptory.training.certificate import golden_answers
+from adaptory.training.render import Example
 from tests.training.toys import base, recipe, work
 
 LIKE_LORA = ["lora", "rslora", "dora", "pissa", "ia3"]
@@ -251,3 +252,22 @@ def test_a_head_on_a_causal_base_reads_the_last_token_of_the_row_whatever_stands
     together = answers.outputs(one.model, one.goal, one.train[:8])
     for place, row in enumerate(one.train[:8]):
         assert answers.outputs(one.model, one.goal, [row])[0] == pytest.approx(together[place], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert"])
+def test_a_head_that_reads_the_first_token_answers_the_same_when_only_that_token_is_finished(kind: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 50}
+    config = AutoConfig.for_model(kind, num_labels=3, max_position_embeddings=64, initializer_range=0.5, **sizes)
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    rows = [Example(str(n), [2, *torch.randint(5, 50, (3 + n,)).tolist()]) for n in range(6)]
+    batch = forward.collate(rows, 1)
+    with torch.inference_mode():
+        whole = forward.row_logits(model, batch)
+        with forward.first_token_only(model):
+            short = forward.row_logits(model, batch)
+        assert torch.equal(forward.row_logits(model, batch), whole), "it ends with the block"
+    assert torch.allclose(short, whole, atol=1e-5) and whole.std() > 0.01
