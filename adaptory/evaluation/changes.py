@@ -1,13 +1,13 @@
 """What changed since the champion: data, base, recipe, code."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from adaptory import fingerprint
 from adaptory.errors import UserError
 from adaptory.profile import history as data_history
-from adaptory.registry import ledger
+from adaptory.registry import ledger, tracking
 from adaptory.registry.promotion import git_commit
 from adaptory.release import fetch_release
 from adaptory.run import Run
@@ -53,21 +53,10 @@ def _recipe(run: Run, store: ObjectStore, champion: ledger.Record) -> Iterator[s
     except UserError:
         yield "recipe: another one (the champion's cannot be read)"
         return
-    before, now = dict(_flat(then)), dict(_flat(run.recipe.model_dump(mode="json")))
+    before, now = dict(tracking.flatten(then)), dict(tracking.flatten(run.recipe.model_dump(mode="json")))
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key):
             yield f"{key}: {_value(before, key)} became {_value(now, key)}"
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{path}.{key}" if path else key)
-    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
-        for place, inner in enumerate(value):
-            yield from _flat(inner, f"{path}.{place}")
-    else:
-        yield path, value
 
 
 def _value(found: dict[str, Any], key: str) -> str:

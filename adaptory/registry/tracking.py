@@ -189,7 +189,7 @@ def close_run(workspace: Workspace, run_id: str, verdict: Verdict, folder: Path)
 def _log_flat(mlflow: Any, run_id: str, values: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    flat = dict(_flatten(values))
+    flat = dict(flatten(values))
     mlflow.log_batch(run_id, params=[Param(name, str(value)[:6000]) for name, value in flat.items()])
 
 
@@ -216,12 +216,13 @@ def _log_datasets(mlflow: Any, run_id: str, run: Run) -> None:
     mlflow.log_inputs(run_id, inputs)
 
 
-def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in nested mappings, with the dotted path to it."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _flatten(inner, f"{path}.{key}" if path else key)
+            yield from flatten(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
         for place, inner in enumerate(value):
-            yield from _flatten(inner, f"{path}.{place}")
+            yield from flatten(inner, f"{path}.{place}")
     else:
         yield path, value
