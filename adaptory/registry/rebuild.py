@@ -43,7 +43,7 @@ def rebuild(place: Workspace, store: ObjectStore, name: str, tell: Callable[[str
         try:
             _prepare(checkout, place, record, release, version.dvc)
             tell(f"training {name} again from commit {commit[:12]}")
-            found = _train(checkout, record)
+            found = _train(checkout, record, _environment(checkout, place))
         finally:
             _git(place.root, "worktree", "remove", "--force", str(checkout))
     tell(f"recorded {record.candidate}")
@@ -78,7 +78,7 @@ def _prepare(checkout: Path, place: Workspace, record: Record, release: Path, dv
     _run(["dvc", "pull", "--quiet", *dvc], checkout, environment)
 
 
-def _train(checkout: Path, record: Record) -> str:
+def _train(checkout: Path, record: Record, environment: dict[str, str]) -> str:
     """The digest of the adapter that the checkout's own code makes."""
     code = (
         "import sys\n"
@@ -87,7 +87,6 @@ def _train(checkout: Path, record: Record) -> str:
         "now = run.current(workspace.find(), sys.argv[1])\n"
         "print(train(now, lambda event: None).digest)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(checkout)}
     done = _run([sys.executable, "-c", code, record.model], checkout, environment)
     digest = done.strip().splitlines()[-1]
     fingerprint.hex_of(digest)
@@ -95,9 +94,9 @@ def _train(checkout: Path, record: Record) -> str:
 
 
 def _environment(checkout: Path, place: Workspace) -> dict[str, str]:
-    os.environ.setdefault("ADAPTORY_STORE", place.store)
-    os.environ.setdefault("ADAPTORY_CACHE", str(place.cache))
-    return os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(checkout)}
+    """The checkout's own code, with the store and the cache of this one."""
+    ours = {"ADAPTORY_STORE": place.store, "ADAPTORY_CACHE": str(place.cache)}
+    return ours | os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(checkout)}
 
 
 def _git(root: Path, *words: str) -> None:
