@@ -9,7 +9,9 @@ from pathlib import Path
 from adaptory import __version__, commands
 from adaptory.errors import UserError
 
-STAGES = ("fetch", "validate", "split", "base", "profile", "drift", "choose", "train", "weigh", "evaluate", "explain")
+STAGES = (
+    "fetch", "validate", "split", "base", "profile", "drift", "choose", "train", "weigh", "evaluate", "explain", "monitor",
+)  # fmt: skip
 _EPILOG = """\
 examples:
   adaptory retrain sentiment                    new data to promoted adapter
@@ -92,13 +94,14 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     one.add_argument("--every", type=float, default=10.0, help="seconds between looks for another champion (default: 10)")
     one = verb("history", commands.history, "who was champion, since when, and why")
     one.add_argument("recipe")
-    one = verb(
-        "promote", commands.promote, "make the last candidate champion although the gate did not, with a reason"
-    )
+    one = verb("promote", commands.promote, "approve the candidate that waits; or overrule the gate, with a reason")
     one.add_argument("recipe")
-    one.add_argument("--override", action="store_true", required=True, help="says that you know what the gate found")
-    one.add_argument("--reason", required=True, help="why; it stands in the ledger, in every report and in the audit")
-    one.add_argument("--days", type=int, default=30, help="after so many days the audit calls it overdue (default: 30)")
+    one.add_argument("--override", action="store_true", help="make the last candidate champion although the gate did not")
+    one.add_argument("--reason", default="", help="why; it stands in the ledger (an override needs one)")
+    one.add_argument("--days", type=int, default=30, help="override: after so many days the audit calls it overdue (default: 30)")
+    one = verb("reject", commands.reject, "turn down the candidate that waits for approval")
+    one.add_argument("recipe")
+    one.add_argument("--reason", required=True, help="why; whoever trained it will read it")
     one = verb("rollback", commands.rollback, "make an earlier champion champion again, at once")
     one.add_argument("recipe")
     one.add_argument("--to", metavar="VERSION", help="e.g. v7 (default: the champion before this one)")
@@ -122,6 +125,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         "--policy", type=Path, help="replay: a file with `gate:` (and `evaluation:`) as in a recipe (default: the recipe's)"
     )
     one.add_argument("--since", default="", help="replay: only decisions from this date on, e.g. 2026-11-01")
+    one = verb("notify", commands.notify, "tell Prefect that a recipe's sources hold something new; an automation retrains")
+    one.add_argument("recipe")
     one = verb("reconcile", commands.reconcile, "make MLflow's versions and aliases follow the ledger")
     one.add_argument("recipe")
     verb("ui", commands.ui, "open the MLflow and Prefect pages on this machine, until Ctrl-C")

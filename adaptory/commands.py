@@ -103,8 +103,18 @@ def promote(words: argparse.Namespace) -> int:
 
     from adaptory.registry import by_hand
 
+    if not words.override:
+        print(by_hand.decide(words.recipe, "approve", words.reason))
+        return 0
     ends = (datetime.now(UTC) + timedelta(days=words.days)).date().isoformat()
     print(by_hand.override(words.recipe, words.reason, ends))
+    return 0
+
+
+def reject(words: argparse.Namespace) -> int:
+    from adaptory.registry import by_hand
+
+    print(by_hand.decide(words.recipe, "reject", words.reason))
     return 0
 
 
@@ -196,6 +206,16 @@ def gate(words: argparse.Namespace) -> int:
     more = sum(one.now == "PASS" and one.then != "PASS" for one in told)
     fewer = sum(one.then == "PASS" and one.now != "PASS" for one in told)
     print(f"{len(told)} decisions, each against the champion of its day: {more} more would be promoted, {fewer} fewer")
+    return 0
+
+
+def notify(words: argparse.Namespace) -> int:
+    from adaptory import workspace
+    from adaptory.arrivals import notify as tell
+
+    place = workspace.find()
+    digest, told = tell(place, words.recipe)
+    print(f"{words.recipe}: {digest} {'was told to Prefect' if told else 'was told before; nothing new'}")
     return 0
 
 

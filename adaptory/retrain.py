@@ -13,7 +13,7 @@ from adaptory import data, params, reach, run, workspace
 from adaptory.errors import BusyError, DataError, RecipeError, StageError
 from adaptory.process import raise_what_it_said, told_errors
 from adaptory.recipe import Recipe
-from adaptory.registry import read_judged
+from adaptory.registry import approval, read_judged
 from adaptory.run import Outcome
 from adaptory.storage import open_store
 from adaptory.workspace import Workspace
@@ -48,8 +48,11 @@ def nothing_new(place: Workspace, made: Recipe) -> Outcome | None:
         now = run.current(place, made.name)
     except (DataError, RecipeError):
         return None
-    judged = read_judged(open_store(place.store), made.name, now.key)
-    return Outcome.nothing_new(now, judged) if judged else None
+    store = open_store(place.store)
+    if judged := read_judged(store, made.name, now.key):
+        return Outcome.nothing_new(now, judged)
+    found = approval.found(now, store)
+    return approval.awaiting(now, store, found[0]) if found and found[1] is None else None
 
 
 def show_last(name: str) -> int:

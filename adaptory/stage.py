@@ -16,7 +16,7 @@ def perform(stage: str, recipe: str, trial: int | None = None, rung: int | None 
     """
     place = workspace.find()
     place.activate()
-    if stage in ("drift", "choose", "train", "weigh", "evaluate", "explain"):
+    if stage in ("drift", "choose", "train", "weigh", "evaluate", "explain", "monitor"):
         _perform_on_run(place, stage, recipe, trial, rung, seed)
     else:
         with timed(place, stage, recipe):
@@ -41,6 +41,10 @@ def _perform_on_run(place: Workspace, stage: str, recipe: str, trial: int | None
         from adaptory.profile.comparison import compare
 
         compare(now, open_store(place.store))
+    elif stage == "monitor":
+        from adaptory.evaluation.monitor import monitor
+
+        monitor(now, open_store(place.store), emit)
     elif stage == "explain":
         from adaptory.evaluation import read, refusal
 

@@ -14,6 +14,7 @@ from adaptory.run import Run
 from adaptory.search import Trial, table
 from adaptory.search.choose import choose as choose_among
 from tasks.common import beside, key, worth_retrying
+from tasks.elsewhere import pool, stage
 from tasks.fine_tune import followed
 
 
@@ -26,6 +27,8 @@ def choose(run: Run) -> Run:
     def train(several: Sequence[Trial], rung: int | None) -> None:
         beside(several, lambda one, place: attempt.submit(run, one, rung, parent(), place))
 
+    if pool():  # all trials on one machine there, which keeps their checkpoints
+        search(run)
     made = choose_among(run, train, lambda: weigh(run))
     tracking.close_children(run, made)
     create_table_artifact(key=key(run.recipe.name, "search"), table=table(made), description=f"Chosen: {made.reason}.")
@@ -41,8 +44,14 @@ def attempt(run: Run, one: Trial, rung: int | None, parent: str, place: dict[str
     now = run.trained_with(one.settings)
     mlflow_run = cache(lambda: tracking.open_child(now, parent, one))
     progress.for_terminal()({"event": "stage", "what": f"trial {one.number}: {one.name}"})
-    words = ["--trial", str(one.number), *([] if rung is None else ["--rung", str(rung)])]
+    words = ("--trial", str(one.number), *(() if rung is None else ("--rung", str(rung))))
     followed(run, lambda events: tracking.log_curve(run.workspace, mlflow_run(), events), words=words, slot=place)
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+def search(run: Run) -> None:
+    """Tries everything on a worker of the GPU pool; the choice comes back."""
+    stage(run, "choose", progress.for_terminal())
 
 
 @task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)

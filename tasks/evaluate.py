@@ -12,11 +12,11 @@ from adaptory.evaluation import tables
 from adaptory.evaluation.evaluate import read
 from adaptory.evaluation.measures import MEASURES
 from adaptory.gate import Evidence
-from adaptory.process import run_stage
 from adaptory.registry import tracking
 from adaptory.run import Run
 from adaptory.training import Candidate
 from tasks.common import key, worth_retrying
+from tasks.elsewhere import stage
 
 
 @task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
@@ -29,7 +29,7 @@ def evaluate(run: Run, candidate: Candidate) -> Evidence:
         display(event)
         mlflow_run()  # opened while the stage works: importing MLflow takes seconds
 
-    run_stage(run.workspace, "evaluate", run.recipe.name, follow)
+    stage(run, "evaluate", follow)
     evidence = read(run.folder)
     assert evidence is not None and evidence.candidate == candidate.digest
     tracking.log_candidate(run.workspace, mlflow_run(), candidate, run.candidate_folder)

@@ -11,13 +11,14 @@ from prefect.cache_policies import NO_CACHE
 from adaptory import progress
 from adaptory.aside import Aside
 from adaptory.errors import PlanError, TrainingError
-from adaptory.process import device_count, run_stage
+from adaptory.process import device_count
 from adaptory.registry import tracking
 from adaptory.run import Run
 from adaptory.search.choose import disqualify
 from adaptory.training import Candidate
 from adaptory.training.candidate import finished, read
 from tasks.common import beside, key, worth_retrying
+from tasks.elsewhere import stage
 
 _EVERY = 5.0  # seconds between what MLflow and the progress artifact are told
 
@@ -71,6 +72,6 @@ def followed(run: Run, tell: Callable[[list[dict[str, Any]]], None], **how: Any)
         aside.add(event)
 
     try:
-        run_stage(run.workspace, "train", run.recipe.name, follow, **how)
+        stage(run, "train", follow, **how)
     finally:
         aside.close()

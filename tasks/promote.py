@@ -1,6 +1,5 @@
-"""Promote: the ledger record, then MLflow as its mirror, then the note that this run is done."""
+"""Promote: the ledger record, or the question to a person; then MLflow as the mirror, then the note that this run is done."""
 
-import shutil
 from datetime import UTC, datetime
 
 from prefect import runtime, task
@@ -8,9 +7,19 @@ from prefect.cache_policies import NO_CACHE
 
 from adaptory.evaluation import read as read_evidence
 from adaptory.gate import Evidence, Verdict, settles
-from adaptory.registry import Judged, decisions, head, history, projection, read_judged, tracking, write_judged
+from adaptory.registry import (
+    Judged,
+    approval,
+    decisions,
+    head,
+    history,
+    projection,
+    proposals,
+    read_judged,
+    tracking,
+    write_judged,
+)
 from adaptory.registry.promotion import promote as promote_in_ledger
-from adaptory.release import fetch_release
 from adaptory.run import Outcome, Run
 from adaptory.storage import open_store
 from adaptory.training import Candidate
@@ -19,21 +28,19 @@ from tasks.common import worth_retrying
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
 def settled(run: Run) -> Outcome | None:
-    """Returns how exactly these inputs ended before; None if they are new.
+    """Returns how exactly these inputs ended before, or that they wait for a person; None if they are new.
 
-    A promotion that was cut off after its ledger record stands: what was still missing is done now.
+    A promotion that was cut off after its ledger record, or after its approval, stands: what was still missing is done now.
     """
     store = open_store(run.workspace.store)
     if judged := read_judged(store, run.recipe.name, run.key):
         return Outcome.nothing_new(run, judged)
+    if found := approval.found(run, store):
+        return _asked(run, *found)
     record = next((record for record in history(store, run.recipe.name) if record.key == run.key), None)
     if record is None:
         return None
-    # The run may have been on another machine: the release holds what it left.
-    release = fetch_release(store, record, run.workspace.cache)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    for name in ("evidence.json", "verdict.json"):
-        shutil.copyfile(release / name, run.folder / name)
+    approval.restore(run, store, record)
     return _conclude(run, Verdict.model_validate_json((run.folder / "verdict.json").read_bytes()))
 
 
@@ -41,6 +48,9 @@ def settled(run: Run) -> Outcome | None:
 def promote(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdict) -> Outcome:
     """Returns how the run ended. Only a PASS changes the champion; a crash anywhere here is mended by running again."""
     store = open_store(run.workspace.store)
+    if verdict.outcome == "PASS" and run.recipe.gate.approval == "required":
+        proposal = proposals.propose(run, store, candidate, evidence, verdict, flow_run=runtime.flow_run.id)
+        return _asked(run, proposal, proposals.decision(store, proposal))
     if verdict.outcome == "PASS" and not promote_in_ledger(
         run, store, candidate, evidence, verdict, flow_run=runtime.flow_run.id
     ):
@@ -49,18 +59,27 @@ def promote(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdict
     return _conclude(run, verdict)
 
 
+def _asked(run: Run, proposal: proposals.Proposal, said: proposals.Decision | None) -> Outcome:
+    """What a person said, carried out; or that nobody said anything yet, with the candidate to be seen in MLflow."""
+    store = open_store(run.workspace.store)
+    if said is not None:
+        return approval.carry_out(run.workspace, store, proposal, said, run.folder)
+    outcome = approval.awaiting(run, store, proposal)
+    verdict = Verdict.model_validate_json((run.folder / "verdict.json").read_bytes())
+    _tell(run, verdict)
+    return outcome
+
+
 def _conclude(run: Run, verdict: Verdict) -> Outcome:
     """Everything after the decision; each step may be repeated, and the note that all is done comes last."""
     name, store = run.recipe.name, open_store(run.workspace.store)
-    mirrored = projection.project(run.workspace, store, name)
-    tracking.close_run(run.workspace, tracking.open_run(run, runtime.flow_run.id), verdict, run.folder / "report")
+    mirrored = _tell(run, verdict)
     champion = head(store, name)
     version = champion.version if champion else None
     if settles(verdict, run.recipe.gate):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         evidence = read_evidence(run.folder)
         assert evidence is not None
-        decisions.keep(store, run.folder, evidence)
         write_judged(store, Judged(
             model=name, key=run.key, outcome=verdict.outcome, reason=verdict.reason, candidate=verdict.candidate,
             champion_version=version, evidence=evidence.digest, time=now,
@@ -69,3 +88,13 @@ def _conclude(run: Run, verdict: Verdict) -> Outcome:
         recipe=name, outcome=verdict.outcome, reason=verdict.reason, version=version, folder=str(run.folder),
         registry_version=mirrored.champion,
     )  # fmt: skip
+
+
+def _tell(run: Run, verdict: Verdict) -> projection.Projection:
+    """Shows in MLflow what became of the run, and keeps what the verdict rests on."""
+    store, evidence = open_store(run.workspace.store), read_evidence(run.folder)
+    mirrored = projection.project(run.workspace, store, run.recipe.name)
+    tracking.close_run(run.workspace, tracking.open_run(run, runtime.flow_run.id), verdict, run.folder / "report")
+    if evidence is not None and settles(verdict, run.recipe.gate):
+        decisions.keep(store, run.folder, evidence)
+    return mirrored

@@ -53,10 +53,15 @@ def fetch(workspace: Workspace, recipe: Recipe) -> None:
 
 def sources_changed(workspace: Workspace, recipe: Recipe) -> bool:
     """Whether the sources hold other bytes than those fetched (DVC cannot know: it only sees the recipe)."""
+    return _fetched(workspace.data(recipe.name) / "raw") != looked_at(workspace, recipe)
+
+
+def looked_at(workspace: Workspace, recipe: Recipe) -> State:
+    """What the sources hold now, by name, file and digest (or ETag), without bringing anything."""
     seen = _Seen(workspace)
-    changed = _fetched(workspace.data(recipe.name) / "raw") != state_of(workspace, recipe, seen)
+    found = state_of(workspace, recipe, seen)
     seen.keep()
-    return changed
+    return found
 
 
 def raw_files(workspace: Workspace, recipe: str, source: str) -> list[tuple[Path, str]]:

@@ -90,6 +90,16 @@ def pending(workspace: Workspace, recipe: Recipe) -> bool:
     return _dvc(workspace, ["status", "--quiet", *stage_names(recipe.name)], check=False) != 0
 
 
+def _point_at(workspace: Workspace, remote: str) -> None:
+    """Makes the remote `default` of this checkout the one of the environment; committed settings stay as they are."""
+    file = workspace.root / ".dvc" / "config.local"
+    told = f"['remote \"default\"']\n    url = {remote}\n"
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+        told += f"    endpointurl = {endpoint}\n"
+    if not file.is_file() or file.read_text(encoding="utf-8") != told:
+        file.write_text(told, encoding="utf-8")
+
+
 # Importing DVC takes most of a second, so commands that follow one another share a process.
 _IN_TURN = "import json, sys; from dvc.cli import main; sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))"
 
@@ -100,6 +110,8 @@ def _dvc(workspace: Workspace, *commands: list[str], check: bool = True) -> int:
     # The stages call `adaptory`: the one that belongs to this interpreter.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment["DVC_SITE_CACHE_DIR"] = str(workspace.home / "dvc")
+    if remote := environment.get("ADAPTORY_DVC_REMOTE"):
+        _point_at(workspace, remote)
     with told_errors(environment) as told:
         command = [sys.executable, "-c", _IN_TURN, json.dumps(commands)]
         done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ from typing import Any
 from adaptory import bases, fingerprint, run
 from adaptory.errors import Preempted, ServerError, UserError
 from adaptory.evaluation import baselines, beside, respond
-from adaptory.evaluation.kept import Beside
+from adaptory.evaluation.kept import Beside, kept
 from adaptory.evaluation.scores import Answers
 from adaptory.recipe import Recipe
 from adaptory.recipe.training import plain
@@ -118,6 +118,20 @@ def _released(now: Run, store: ObjectStore, record: ledger.Record, trained: Any,
         return Contestant(name, kind, said, record.candidate, {"gone": record.candidate}, ask)
     found: Contestant = trained(name, kind, said, made, folder, None)
     return found
+
+
+def champion_answers(now: Run, store: ObjectStore, record: ledger.Record, folder: Path, rows: Rows, tell: Tell) -> Answers:
+    """What the champion in this release folder says of these rows, which nobody else is asked."""
+    made, base = Candidate.model_validate_json((folder / CARD).read_bytes()), now.workspace.data(now.recipe.name) / "base"
+    depends = _depends(now.recipe, made, "any", rows)
+    key = fingerprint.of_json({"schema": "asked/v1", "rows": rows.digest, "by": evaluator(), **depends})
+
+    def ask() -> tuple[Answers, Beside]:
+        return _trained(now, store, made, folder, base, made, rows, "champion", "champion", tell)
+
+    if made.base_digest != now.dataset.base:
+        base = bases.cached(made.base_reference, made.base_digest, now.workspace.root, now.workspace.cache)
+    return kept(store, now.recipe.name, key, "champion", "champion", made.classes, ask)[0]
 
 
 def _depends(recipe: Recipe, made: Candidate, name: str, rows: Rows) -> dict[str, Any]:

@@ -15,7 +15,10 @@ from adaptory.gate import Evidence, Verdict
 from adaptory.recipe import CALIBRATION
 from adaptory.run import Outcome
 
-_COLOUR = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "STALE": "yellow", "CHAMPION_BROKEN": "red"}
+_COLOUR = {
+    "PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "STALE": "yellow", "CHAMPION_BROKEN": "red",
+    "AWAITING_APPROVAL": "yellow", "REJECTED": "red",
+}  # fmt: skip
 _METRICS = 3  # shown; the report has all
 _ASIDE = ("accuracy", "weighted_f1", "stopped", *CALIBRATION)
 _MARK = {"pass": "[green]✓[/]", "fail": "[red]✗[/]", "inconclusive": "[yellow]?[/]", "not asked": "[dim]–[/]"}
@@ -66,6 +69,9 @@ def _where(outcome: Outcome) -> RenderableType:
     else:
         kept = f"{outcome.recipe} v{outcome.version}, unchanged" if outcome.version else "none yet"
         table.add_row("champion", kept)
+    if outcome.outcome == "AWAITING_APPROVAL":
+        table.add_row("approve it", f"adaptory promote {outcome.recipe}")
+        table.add_row("reject it", f"adaptory reject {outcome.recipe} --reason ...")
     page = Path(outcome.folder) / "report" / PAGE
     here = Path.cwd()
     table.add_row("report", str(page.relative_to(here) if page.is_relative_to(here) else page))

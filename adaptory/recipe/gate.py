@@ -134,6 +134,8 @@ class Gate(Frozen):
     budget: float | None = Field(default=0.05, gt=0, lt=0.5)
     """How often candidates that are no better may ever be promoted on one test split, however many are tried: the k-th
     comparison with a champion is judged at level 6 budget / (pi k)^2. null: every one at the level of evaluation.confidence."""
+    approval: Literal["auto", "required"] = "auto"
+    """Whether a PASS makes the champion at once, or waits for a person who approves or rejects it."""
     power: float = Field(default=0.8, gt=0.5, lt=1)
     """How surely a gain should be seen that is worth it: what the test rows can show is said before training."""
 

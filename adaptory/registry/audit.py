@@ -8,8 +8,8 @@ from typing import Any
 
 from adaptory import fingerprint
 from adaptory.errors import IntegrityError, ReleaseError, UserError
-from adaptory.registry import ledger, tracking
-from adaptory.registry.projection import CHAMPION, PREVIOUS, previous
+from adaptory.registry import ledger, proposals, tracking
+from adaptory.registry.projection import wanted
 from adaptory.release import manifest
 from adaptory.release.manifest import MANIFEST
 from adaptory.release.pull import fetch_release
@@ -39,7 +39,7 @@ def audit(workspace: Workspace, store: ObjectStore, model: str) -> Iterator[str]
             except (IntegrityError, ReleaseError) as fault:
                 yield f"the release of v{record.version}: {fault}"
         yield from _verdicts(records, whole)
-        yield from _mirror(workspace, records, whole)
+        yield from _mirror(workspace, store, records, whole)
 
 
 def _promises(records: list[ledger.Record]) -> Iterator[str]:
@@ -71,26 +71,25 @@ def _verdicts(records: list[ledger.Record], whole: dict[str, Path]) -> Iterator[
             yield f"record {record.number}: its release holds another evidence or verdict than it names"
 
 
-def _mirror(workspace: Workspace, records: list[ledger.Record], whole: dict[str, Path]) -> Iterator[str]:
+def _mirror(workspace: Workspace, store: ObjectStore, records: list[ledger.Record], whole: dict[str, Path]) -> Iterator[str]:
     model = records[-1].model
+    proposed = proposals.waiting(store, model)
     mlflow = tracking.client(workspace)
     registered = next(iter(mlflow.search_registered_models(f"name = '{model}'")), None)
     if registered is None:
         yield f"MLflow has no registered model {model!r}"
         return
     versions = {one.tags.get("adaptory.candidate"): one for one in mlflow.search_model_versions(f"name = '{model}'")}
-    wanted = {CHAMPION: records[-1].candidate}
-    if before := previous(records):
-        wanted[PREVIOUS] = before.candidate
-    for alias, candidate in wanted.items():
+    due = wanted(records, proposed)
+    for alias, candidate in due.items():
         ours, theirs = versions.get(candidate), registered.aliases.get(alias)
         if ours is None:
             yield f"MLflow has no version of the {alias} {fingerprint.short(candidate)}"
         elif str(theirs) != str(ours.version):
             yield f"alias {alias} of {model!r} in MLflow names version {theirs}, and by the ledger it is version {ours.version}"
-    for alias in sorted(set(registered.aliases) - {CHAMPION, PREVIOUS}):
+    for alias in sorted(set(registered.aliases) - set(due)):
         yield f"alias {alias} of {model!r} in MLflow was set by hand"
-    known = {record.candidate for record in records}
+    known = {record.candidate for record in records} | {one.draft.candidate for one, _ in proposals.proposals(store, model)}
     for candidate, version in versions.items():
         if candidate not in known:
             yield f"version {version.version} in MLflow is of no candidate in the ledger"

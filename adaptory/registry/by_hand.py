@@ -2,12 +2,12 @@
 
 import getpass
 
-from adaptory import params, reach, run, workspace
+from adaptory import params, prefect_api, reach, run, workspace
 from adaptory.errors import BusyError, DataError, ReleaseError, ServerError
 from adaptory.gate import Verdict
-from adaptory.registry import projection, promotion
+from adaptory.registry import approval, projection, promotion, proposals
 from adaptory.registry.ledger import Record
-from adaptory.storage import open_store
+from adaptory.storage import ObjectStore, open_store
 from adaptory.workspace import Workspace
 
 
@@ -30,6 +30,35 @@ def override(name: str, reason: str, expires: str) -> str:
     if made is None:
         raise BusyError("the champion changed after the comparison; retrain, and look at the new verdict")
     return _told(place, made, f"by override of {verdict.outcome}, until {expires}")
+
+
+def decide(name: str, word: proposals.Word, reason: str) -> str:
+    """Approves or rejects the candidate that waits, and wakes the flow that asks; says what came of it."""
+    place = workspace.find()
+    place.activate()
+    store = open_store(place.store)
+    proposal = proposals.waiting(store, name)
+    if proposal is None:
+        raise ReleaseError(f"no candidate of {name!r} waits for approval; look at adaptory history {name}")
+    reach.check_tracking(place)
+    said = proposals.decide(store, proposal, word, by=getpass.getuser(), reason=reason)
+    outcome = approval.carry_out(place, store, proposal, said)
+    waking = _wake(place, store, proposal, said)
+    version = f"v{outcome.version} is champion" if outcome.version else "there is no champion"
+    return f"{name}: {outcome.reason}; {version}{waking}"
+
+
+def _wake(place: Workspace, store: ObjectStore, proposal: proposals.Proposal, said: proposals.Decision) -> str:
+    """Lets the flow run that asks go on, so that it ends; a word about it when it could not be reached."""
+    asking = proposals.asking(store, proposal)
+    if asking is None or not prefect_api.configured(place):
+        return ""
+    given = {"decision": said.word, "name": said.by, "reason": said.reason or said.word}
+    try:
+        prefect_api.post(place, f"/flow_runs/{asking}/resume", {"run_input": given})
+    except ServerError as fault:
+        return f" (the flow run that asks was not told, and will end by its own deadline: {fault})"
+    return ""
 
 
 def rollback(name: str, to: int | None, reason: str) -> str:

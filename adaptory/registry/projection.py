@@ -1,4 +1,4 @@
-"""MLflow as the ledger's mirror: versions, tags and the aliases `champion` and `previous` follow the records.
+"""MLflow as the ledger's mirror: versions, tags and the aliases `champion`, `previous` and `candidate` follow the records.
 
 MLflow's aliases have no compare-and-set and its client repeats creates, so nothing is decided there: every
 call here asks what is missing and adds it, and may be repeated after any crash.
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptory.registry import ledger, tracking
+from adaptory.registry import ledger, proposals, tracking
 from adaptory.release import fetch_release
 from adaptory.storage import ObjectStore
 from adaptory.workspace import Workspace
 
-CHAMPION, PREVIOUS = "champion", "previous"
+CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"  # the candidate is the one that waits for a person
 _CODE = Path(__file__).with_name("pyfunc_model.py")
 
 
@@ -28,35 +28,42 @@ class Projection:
 
 
 def project(workspace: Workspace, store: ObjectStore, model: str) -> Projection:
-    """Makes MLflow show what the ledger says of the model."""
-    records = ledger.history(store, model)
-    if not records:
+    """Makes MLflow show what the ledger says of the model, and who waits for approval."""
+    records, proposed = ledger.history(store, model), proposals.waiting(store, model)
+    if not records and proposed is None:
         return Projection(None, [])
     mlflow = tracking.client(workspace)
     changes = []
     if _registered(mlflow, model) is None:
         mlflow.create_registered_model(model, description="Promoted by adaptory; the ledger decides, this page shows.")
         changes.append(f"registered model {model}")
-    versions = {
-        version.tags.get("adaptory.candidate"): str(version.version)
-        for version in mlflow.search_model_versions(f"name = '{model}'")
-    }
-    for record in records:
+    versions = {version.tags.get("adaptory.candidate"): version for version in mlflow.search_model_versions(f"name = '{model}'")}
+    for record in [*records, *([proposed.draft] if proposed else [])]:
         if record.candidate not in versions and record.kind != "retire":
             versions[record.candidate] = _create_version(workspace, store, mlflow, record)
-            changes.append(f"created version {versions[record.candidate]} for v{record.version}")
-    wanted = {CHAMPION: versions[records[-1].candidate]}
-    if before := previous(records):
-        wanted[PREVIOUS] = versions[before.candidate]
+            changes.append(f"created version {versions[record.candidate].version} for v{record.version}")
+    for record in {one.candidate: one for one in records if one.kind not in ("retire", "rollback")}.values():
+        if _tell_tags(mlflow, versions[record.candidate], record):
+            changes.append(f"tagged version {versions[record.candidate].version} as v{record.version}")
+    names = {alias: str(versions[candidate].version) for alias, candidate in wanted(records, proposed).items()}
     aliases = _aliases(mlflow, model)
-    for alias, version in wanted.items():
+    for alias, version in names.items():
         if aliases.get(alias) != version:
             mlflow.set_registered_model_alias(model, alias, version)
             changes.append(f"alias {alias} now names version {version}")
-    if PREVIOUS in aliases and PREVIOUS not in wanted:
-        mlflow.delete_registered_model_alias(model, PREVIOUS)
-        changes.append(f"alias {PREVIOUS} is gone")
-    return Projection(wanted[CHAMPION], changes)
+    for alias in (PREVIOUS, CANDIDATE):
+        if alias in aliases and alias not in names:
+            mlflow.delete_registered_model_alias(model, alias)
+            changes.append(f"alias {alias} is gone")
+    return Projection(names.get(CHAMPION), changes)
+
+
+def wanted(records: list[ledger.Record], proposed: proposals.Proposal | None) -> dict[str, str]:
+    """Which candidate every alias is to name."""
+    made = {CHAMPION: records[-1].candidate} if records else {}
+    if records and (before := previous(records)):
+        made[PREVIOUS] = before.candidate
+    return made | ({CANDIDATE: proposed.draft.candidate} if proposed else {})
 
 
 def previous(records: list[ledger.Record]) -> ledger.Record | None:
@@ -72,7 +79,7 @@ def _aliases(mlflow: Any, model: str) -> dict[str, str]:
     return {name: str(version) for name, version in _registered(mlflow, model).aliases.items()}
 
 
-def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, record: ledger.Record) -> str:
+def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, record: ledger.Record) -> Any:
     folder = fetch_release(store, record, workspace.cache)
     run_id = _run_of(mlflow, record)
     experiment = tracking.experiment_id(mlflow, workspace, record.model)
@@ -82,15 +89,18 @@ def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, recor
         mlflow.log_model_artifacts(logged.model_id, str(Path(scratch) / "model"))
     mlflow.finalize_logged_model(logged.model_id, "READY")
     card = (folder / "README.md").read_text(encoding="utf-8")
-    made = mlflow.create_model_version(
-        record.model,
-        source=logged.artifact_location,
-        run_id=run_id,
-        tags=_tags(record),
-        description=card,
-        model_id=logged.model_id,
+    first = {"adaptory.candidate": record.candidate}  # the rest follows when it is promoted
+    return mlflow.create_model_version(
+        record.model, source=logged.artifact_location, run_id=run_id, tags=first, description=card, model_id=logged.model_id
     )
-    return str(made.version)
+
+
+def _tell_tags(mlflow: Any, version: Any, record: ledger.Record) -> bool:
+    """Tags the version with its record; whether there was anything to tell."""
+    missing = {name: value for name, value in _tags(record).items() if version.tags.get(name) != value}
+    for name, value in missing.items():
+        mlflow.set_model_version_tag(record.model, str(version.version), name, value)
+    return bool(missing)
 
 
 def _tags(record: ledger.Record) -> dict[str, str]:

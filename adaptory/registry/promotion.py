@@ -31,11 +31,7 @@ def promote(
     Safe to repeat after any crash: a candidate that is champion already gets its existing record. Raises
     IntegrityError when the verdict is no PASS for exactly this candidate and evidence.
     """
-    if verdict.outcome != "PASS" or (verdict.candidate, verdict.evidence) != (candidate.digest, evidence.digest):
-        raise IntegrityError(
-            f"verdict {verdict.outcome} on {verdict.candidate} with evidence {verdict.evidence} does not allow "
-            f"the promotion of {candidate.digest} with evidence {evidence.digest}; run the gate again"
-        )
+    check_passed(candidate, evidence, verdict)
     model = run.recipe.name
     champion = head(store, model)
     if champion and champion.candidate == candidate.digest:
@@ -45,10 +41,19 @@ def promote(
     history_of_data.keep(store, model, run.dataset, run.workspace.data(model) / "profile")
     release = store_release(store, model, build_release(run, candidate, evidence, verdict))
     records = history(store, model)
-    record = _promoted(run, records, candidate, evidence, verdict, release, flow_run=flow_run, approved_by=approved_by)
+    record = drafted(run, records, candidate, evidence, verdict, release, flow_run=flow_run, approved_by=approved_by)
     if (records[-1].candidate if records else None) != evidence.champion:
         return None
     return _append(store, record)
+
+
+def check_passed(candidate: Candidate, evidence: Evidence, verdict: Verdict) -> None:
+    """Returns only if the verdict is a PASS for exactly this candidate and evidence. Raises IntegrityError."""
+    if verdict.outcome != "PASS" or (verdict.candidate, verdict.evidence) != (candidate.digest, evidence.digest):
+        raise IntegrityError(
+            f"verdict {verdict.outcome} on {verdict.candidate} with evidence {verdict.evidence} does not allow "
+            f"the promotion of {candidate.digest} with evidence {evidence.digest}; run the gate again"
+        )
 
 
 def override(
@@ -76,7 +81,7 @@ def override(
     records = history(store, model)
     if (records[-1].candidate if records else None) != evidence.champion:
         return None
-    record = _promoted(run, records, candidate, evidence, verdict, release, flow_run=None, approved_by=by)
+    record = drafted(run, records, candidate, evidence, verdict, release, flow_run=None, approved_by=by)
     kind = "override" if records else "bootstrap"
     return _append(store, record.model_copy(update={"kind": kind, "reason": reason, "expires": expires}))
 
@@ -125,17 +130,32 @@ def retire(store: ObjectStore, model: str, version: int, *, by: str, reason: str
     return made
 
 
-def _promoted(
+def append_drafted(store: ObjectStore, records: list[Record], draft: Record, *, by: str, reason: str) -> Record | None:
+    """Appends a drafted record behind these; None if another one came first."""
+    changes = {
+        "number": len(records) + 1, "previous": records[-1].digest if records else None,
+        "version": _version(records, draft.candidate), "approved_by": by, "reason": reason, "time": _now(),
+    }  # fmt: skip
+    return _append(store, draft.model_copy(update=changes))
+
+
+def _version(records: list[Record], candidate: str) -> int:
+    """One version per candidate, however often it comes back."""
+    known = {record.candidate: record.version for record in records}
+    return known.get(candidate) or max((record.version for record in records), default=0) + 1
+
+
+def drafted(
     run: Run, records: list[Record], candidate: Candidate, evidence: Evidence, verdict: Verdict, release: str, *,
-    flow_run: str | None, approved_by: str,
+    flow_run: str | None, approved_by: str = "nobody",
 ) -> Record:  # fmt: skip
-    known = {record.candidate: record.version for record in records}  # one version per candidate, however often it comes back
+    """The record that would make this candidate champion behind these records."""
     return Record(
         model=run.recipe.name,
         number=len(records) + 1,
         previous=records[-1].digest if records else None,
         kind="promote",
-        version=known.get(candidate.digest) or max((record.version for record in records), default=0) + 1,
+        version=_version(records, candidate.digest),
         candidate=candidate.digest,
         release=release,
         evidence=evidence.digest,

@@ -175,6 +175,15 @@ def log_evidence(workspace: Workspace, run_id: str, evidence: Evidence) -> None:
     log_metrics(workspace, run_id, numbers)
 
 
+def tag_run(workspace: Workspace, recipe: str, key: str, tags: Mapping[str, str]) -> None:
+    """Tags the run with this key, if this MLflow has it."""
+    mlflow = client(workspace)
+    if experiment := mlflow.get_experiment_by_name(recipe):
+        for one in mlflow.search_runs([experiment.experiment_id], f"tags.`adaptory.key` = '{key}'", max_results=1):
+            for name, value in tags.items():
+                mlflow.set_tag(one.info.run_id, name, value)
+
+
 def close_run(workspace: Workspace, run_id: str, verdict: Verdict, folder: Path) -> None:
     """Verdict, report and pictures; the run ends as FINISHED, also when the gate refused."""
     mlflow = client(workspace)

@@ -1,0 +1,35 @@
+"""The few things that are told to a Prefect server from outside a flow, over its HTTP API and with the standard library."""
+
+import base64
+import json
+import os
+import urllib.error
+import urllib.request
+from typing import Any
+
+from adaptory.errors import ServerError
+from adaptory.workspace import Workspace
+
+_PATIENCE = 10.0  # seconds
+
+
+def configured(place: Workspace) -> str | None:
+    """The address of the API, if a server is configured."""
+    return place.environment().get("PREFECT_API_URL")
+
+
+def post(place: Workspace, path: str, body: Any) -> Any:
+    """What the server answers to `body` at `path`. Raises ServerError when it does not answer, or refuses."""
+    url = (configured(place) or "").rstrip("/") + path
+    headers = {"Content-Type": "application/json"}
+    if told := os.environ.get("PREFECT_API_AUTH_STRING"):
+        headers["Authorization"] = "Basic " + base64.b64encode(told.encode()).decode()
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+            said = answer.read()
+    except urllib.error.HTTPError as fault:
+        raise ServerError(f"Prefect at {url} refuses: {fault.code} {fault.read()[:200].decode(errors='replace')}") from None
+    except OSError as fault:
+        raise ServerError(f"no Prefect server answers at {url} ({getattr(fault, 'reason', fault)})") from None
+    return json.loads(said) if said else None

@@ -1,0 +1,77 @@
+"""Approve: a person says yes or no to a candidate; meanwhile no process runs and nothing is held."""
+
+from typing import Any, Literal
+
+from prefect import runtime, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from pydantic import Field
+
+from adaptory import workspace
+from adaptory.registry import approval, head, proposals
+from adaptory.registry.proposals import Decision, Proposal
+from adaptory.release import fetch_release
+from adaptory.run import Outcome
+from adaptory.storage import open_store
+from tasks.common import key, worth_retrying
+
+
+class Approval(RunInput):
+    """What the form asks."""
+
+    decision: Literal["approve", "reject"] = Field(
+        description="Approve: it becomes champion. Reject: all stays as it is."
+    )
+    name: str = Field(min_length=1, description="Your name. It stands in the ledger; nobody checks it here.")
+    reason: str = Field(min_length=1, description="Why; it stands in the ledger.")
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+def proposed(recipe: str) -> Proposal | Outcome:
+    """Returns the candidate that waits, with its card as an artifact; or that none does."""
+    place = workspace.find()
+    store = open_store(place.store)
+    made = proposals.waiting(store, recipe) or _decided_here(store, recipe)
+    if made is None:
+        champion = head(store, recipe)
+        said = f"no candidate of {recipe!r} waits for approval"
+        version = champion.version if champion else None
+        return Outcome(recipe=recipe, outcome="NOTHING_NEW", reason=said, version=version, folder="")
+    proposals.asks(store, made, str(runtime.flow_run.id))
+    release = fetch_release(store, made.draft, place.cache)
+    card = (release / "README.md").read_text(encoding="utf-8")
+    create_markdown_artifact(card, key=key(recipe, "candidate"), description=f"Waits for approval: {made.draft.candidate}")
+    return made
+
+
+def _decided_here(store: Any, recipe: str) -> Proposal | None:
+    """The proposal that this very flow run asked about, if it was decided meanwhile."""
+    mine = str(runtime.flow_run.id)
+    return next((one for one, _ in proposals.proposals(store, recipe) if proposals.asking(store, one) == mine), None)
+
+
+def ask(proposal: Proposal, hours: float) -> Decision:
+    """Returns what a person said; the flow run is suspended until then, and fails when `hours` pass without a word."""
+    draft = proposal.draft
+    store = open_store(workspace.find().store)
+    if said := proposals.decision(store, proposal):
+        return said
+    text = (
+        f"**{draft.model}**: candidate `{draft.candidate[:19]}` passed the gate: {draft.reason}.\n\n"
+        f"Compared with: `{(proposal.champion or 'no champion')[:19]}`. Its card is the artifact "
+        f"`{key(draft.model, 'candidate')}`, its report the artifact `{key(draft.model, 'report')}`.\n\n"
+        f"After {hours:g} hours without a word the question is closed; the candidate still waits, and running `promote` again "
+        "asks again."
+    )
+    form = Approval.with_initial_data(description=text)
+    given = suspend_flow_run(wait_for_input=form, timeout=int(hours * 3600), key=draft.release[-32:])
+    return proposals.decide(store, proposal, given.decision, by=given.name, reason=given.reason)
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+def carry_out(proposal: Proposal, said: Decision) -> Outcome:
+    """Returns how the candidate ended."""
+    place = workspace.find()
+    return approval.carry_out(place, open_store(place.store), proposal, said)

@@ -1,0 +1,25 @@
+"""Audit: everything that does not agree with the ledger, as a table; a finding fails the run."""
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from adaptory import workspace
+from adaptory.errors import IntegrityError
+from adaptory.registry.audit import audit as audited
+from adaptory.storage import open_store
+from tasks.common import key, worth_retrying
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+def audit(recipe: str, changes: list[str]) -> None:
+    """Returns if all agrees. Raises IntegrityError with what does not; what was mended on the way is in the table."""
+    place = workspace.find()
+    found = list(audited(place, open_store(place.store), recipe))
+    create_table_artifact(
+        key=key(recipe, "audit"),
+        table=[{"what": "mended in MLflow", "told": one} for one in changes] + [{"what": "found", "told": one} for one in found],
+        description=f"{len(found)} found, {len(changes)} mended.",
+    )
+    if found:
+        raise IntegrityError(f"{recipe}: " + "; ".join(found))

@@ -1,0 +1,28 @@
+"""Back: the ledger record that makes an earlier champion champion again, and MLflow as its mirror."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from adaptory import workspace
+from adaptory.registry import projection, promotion
+from adaptory.run import Outcome
+from adaptory.storage import open_store
+from tasks.common import worth_retrying
+
+
+@task(cache_policy=NO_CACHE)
+def go_back(recipe: str, to: int | None, reason: str, who: str) -> Outcome:
+    """Returns the champion of now. Not retried: the record may be there although the answer was lost; `history` tells."""
+    place = workspace.find()
+    store = open_store(place.store)
+    made = promotion.rollback(store, recipe, to, by=who, reason=reason)
+    mirror(recipe)
+    said = f"v{made.version} is champion again: {made.reason}"
+    return Outcome(recipe=recipe, outcome="ROLLED_BACK", reason=said, version=made.version, folder="")
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+def mirror(recipe: str) -> list[str]:
+    """Makes MLflow's versions and aliases follow the ledger; returns what was changed."""
+    place = workspace.find()
+    return projection.project(place, open_store(place.store), recipe).changes

@@ -1,0 +1,46 @@
+"""Order: a stage that another run asks for, done on this machine while a slot of the limit `gpu` is held."""
+
+from functools import cache
+from typing import Any
+
+from prefect import runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.concurrency.sync import concurrency
+
+from adaptory import parcel, progress, workspace
+from adaptory.aside import Aside
+from adaptory.process import device_count, run_stage
+from adaptory.registry import tracking
+from adaptory.storage import open_store
+
+_LIMIT = "gpu"
+_EVERY = 5.0  # seconds between what MLflow is told
+
+
+@task(cache_policy=NO_CACHE)
+def fulfil(order: parcel.Order) -> None:
+    """Does the stage; what it leaves is in the store, by place and digest, named by this flow run.
+
+    The slot is a matter of thrift: two stages on one GPU would be slow, not wrong. So a lease that could not be renewed does not
+    end hours of work.
+    """
+    place = workspace.find()
+    store = open_store(place.store)
+    run = parcel.unpack(place, store, order)
+    mlflow_run = cache(lambda: tracking.open_run(run, order.asked_by))
+    display = progress.for_terminal()
+    aside = Aside(lambda events: tracking.log_curve(place, mlflow_run(), events), _EVERY)
+    trains = order.stage == "train" and not order.words  # a search's trials and other seeds have curves of their own
+
+    def follow(event: dict[str, Any]) -> None:
+        display(event)
+        if trains:
+            aside.add(event)
+
+    try:
+        with concurrency(_LIMIT, occupy=1, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False):
+            several = device_count() if order.stage == "train" else 1
+            run_stage(place, order.stage, order.recipe, follow, processes=several, words=order.words)
+    finally:
+        aside.close()
+    parcel.leave(run, store, str(runtime.flow_run.id))

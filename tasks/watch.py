@@ -1,0 +1,48 @@
+"""Watch: the champion's health on new rows, and what follows from it."""
+
+from typing import Any
+
+from prefect import runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+
+from adaptory.errors import StageError
+from adaptory.evaluation.monitor import Health, read
+from adaptory.registry import head
+from adaptory.run import Run
+from adaptory.storage import open_store
+from tasks.common import key, worth_retrying
+from tasks.elsewhere import stage
+from tasks.events import on_a_server, start
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+def watch(run: Run) -> Health:
+    """Returns how the champion does on the test rows that arrived since it was promoted."""
+    champion = head(open_store(run.workspace.store), run.recipe.name)
+    if champion is None:
+        raise StageError(f"{run.recipe.name!r} has no champion to watch; run: adaptory retrain {run.recipe.name}")
+    if read(run.folder, champion.version) is None:
+        stage(run, "monitor", lambda event: None)
+    found = read(run.folder, champion.version)
+    assert found is not None
+    shown: dict[str, Any] = found.model_dump(include={"version", "rows", "metric", "drift", "word", "reason"})
+    create_table_artifact(
+        key=key(run.recipe.name, "health"),
+        table=[shown | {when: one.value for when, one in (("then", found.then), ("now", found.now)) if one}],
+        description=f"{found.word}: {found.reason}",
+    )
+    return found
+
+
+def react(health: Health, retrain_when: str) -> str:
+    """Emits `adaptory.monitor.<word>`, and starts a retrain where that was asked for; returns the word with its reason."""
+    emit_event(
+        event=f"adaptory.monitor.{health.word.replace(' ', '-')}",
+        resource={"prefect.resource.id": f"adaptory.model.{health.recipe}", "prefect.resource.name": health.recipe},
+        payload=health.model_dump(),
+    )
+    if health.word in retrain_when.split(" or ") and on_a_server():
+        start("retrain/on-demand", {"recipe": health.recipe}, key=f"monitor-{runtime.flow_run.id}")
+    return f"{health.word}: {health.reason}"
