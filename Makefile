@@ -11,7 +11,7 @@ retrain: .venv/installed
 	@$(BIN)/adaptory retrain sentiment
 
 test: .venv/installed lint
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 test-fast: .venv/installed
 	@$(BIN)/python -m pytest -m "not slow"

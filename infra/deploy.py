@@ -213,7 +213,6 @@ def main() -> None:
     place.activate()
     if not os.environ.get("PREFECT_API_URL"):
         raise UserError("PREFECT_API_URL names no server to deploy to; start one with: make up")
-    os.environ.setdefault("ADAPTORY_CHECKOUT", str(place.root))
     recipes = params.names(place.recipes_file)
     buckets()
     pools_and_limits(recipes)

@@ -38,7 +38,9 @@ class Stack:
 
     home: Path
     checkout: Path = ROOT
+    address: str = "127.0.0.1"  # where the servers listen
     overrides: dict[str, dict[str, str]] = field(default_factory=dict)  # more variables, by service
+    inside: dict[str, list[str]] = field(default_factory=dict)  # a command to start a service with, e.g. in a network of its own
 
     def __post_init__(self) -> None:
         self.home = self.home.absolute()
@@ -62,8 +64,8 @@ class Stack:
         service = self.services[name]
         log = (self.home / "logs" / f"{name}.log").open("ab")
         process = subprocess.Popen(
-            self.command(name), env=self.environment(name), cwd=self.checkout, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            start_new_session=True,
+            self.inside.get(name, []) + self.command(name), env=self.environment(name), cwd=self.checkout, stdout=log, stderr=log,
+            stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         if service.get("restart") == "on-failure":  # does its work and ends
             if code := process.wait(_PATIENCE):
@@ -116,10 +118,10 @@ class Stack:
     def environment(self, name: str) -> dict[str, str]:
         """Compose's variables on top of a bare environment: what this shell has set is not for the stack."""
         folder = self.home / name / "secrets"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for secret in self.services[name].get("secrets", ()):
-            (folder / secret).symlink_to(self.home / "secrets" / secret)
+            if not (folder / secret).is_symlink():
+                (folder / secret).symlink_to(self.home / "secrets" / secret)
         kept = {key: value for key, value in os.environ.items() if key in ("HOME", "LANG", "TMPDIR", "OMP_NUM_THREADS")}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return kept | self._variables(name) | {"PATH": path, "SECRETS": str(folder)} | self.overrides.get(name, {})
@@ -151,8 +153,8 @@ class Stack:
         }  # fmt: skip
         ports = {name: str(port) for name, port in free_ports(wanted)}
         (self.home / "logs").mkdir(exist_ok=True)
-        made = ports | {name: f"127.0.0.1:{ports[f'{name}_PORT']}" for name in ("POSTGRES", "PREFECT", "MLFLOW", "S3")}
-        made |= {"LISTEN": "127.0.0.1", "LISTEN_IP": "127.0.0.1", "S3_HOST": "127.0.0.1"}
+        made = ports | {name: f"{self.address}:{ports[f'{name}_PORT']}" for name in ("POSTGRES", "PREFECT", "MLFLOW", "S3")}
+        made |= {"LISTEN": self.address, "LISTEN_IP": self.address, "S3_HOST": self.address}
         made |= {"PREFECT_ORIGIN": f"http://{made['PREFECT']}", "PREFECT_UI_API_URL": f"http://{made['PREFECT']}/api"}
         kept.write_text(json.dumps(made, indent=1), encoding="utf-8")
         return made
@@ -178,6 +180,7 @@ class Stack:
             printf %s "$PASSWORD" > "$word"
             {bin_folder}/initdb --pgdata=. --username=adaptory --pwfile="$word" --auth=scram-sha-256 --no-sync >/dev/null
             rm "$word"
+            echo 'host all all all scram-sha-256' >> pg_hba.conf
             printf '%s' "$DATABASES" | grep -v '^--' | tr '\\n' ' ' | tr ';' '\\n' | while read -r statement; do
               [ -z "$statement" ] || echo "$statement" | {bin_folder}/postgres --single -D . postgres >/dev/null 2>&1
             done
@@ -187,15 +190,25 @@ class Stack:
         subprocess.run([*_as_postgres(), "sh", "-c", script], env=environment, check=True)
 
     def _wait(self, name: str, process: "subprocess.Popen[bytes]") -> None:
-        until, url = time.monotonic() + _PATIENCE, self.services[name].get("x-ready")
+        until = time.monotonic() + _PATIENCE
         while time.monotonic() < until:
             if process.poll() is not None:
                 log = (self.home / "logs" / f"{name}.log").read_text(encoding="utf-8", errors="replace")
                 raise SystemExit(f"{name} ended with code {process.returncode}:\n{log[-3000:]}")
-            if _answers(url) if url else _listens(self.values["POSTGRES"]):
+            if self._is_ready(name):
                 return
             time.sleep(0.1)
         raise SystemExit(f"{name} was not ready within {_PATIENCE:g} s; its log: {self.home / 'logs' / name}.log")
+
+    def _is_ready(self, name: str) -> bool:
+        url = self.services[name].get("x-ready")
+        if url is None:
+            return _listens(self.values["POSTGRES"])
+        if name not in self.inside:
+            return _answers(url)
+        script = f"import sys; from infra.stack import _answers; sys.exit(not _answers({url!r}))"
+        command = [*self.inside[name], sys.executable, "-c", script]
+        return subprocess.run(command, cwd=ROOT, env=self.environment(name), check=False).returncode == 0
 
     @property
     def _notes(self) -> Path:
@@ -235,7 +248,7 @@ def _bind(held: ExitStack, *ports: int | None) -> bool:
     for port in filter(None, ports):
         probe = held.enter_context(socket.socket())
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("", port))  # SeaweedFS names sockets by port alone, so that two on one host need different ones
         except (OSError, OverflowError):
             return False
     return True

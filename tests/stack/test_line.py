@@ -1,0 +1,138 @@
+"""The line on servers: triggered over HTTP, trained on another machine, approved by a person, pulled from a bucket."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptory.registry import history
+from tests.stack.conftest import Site
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_candidate_is_trained_on_another_machine_and_waits_for_a_person(site: Site, asked: str) -> None:
+    assert {one["work_pool_name"] for one in site.runs("tiny-train") + site.runs("tiny-evaluate")} == {"gpu"}
+    assert not (site.folder / ".adaptory").exists()  # the worker's state lies where its environment says
+    home = site.stack.home / "cpu-worker" / "home"
+    assert list(home.glob("runs/tiny/candidate-*/adapter_model.safetensors")), "it came back over the store"
+    assert history(site.store, "tiny") == []
+    registered = site.mlflow.get_registered_model("tiny")
+    assert set(registered.aliases) == {"candidate"}
+    told = {one["state"]["name"] for one in site.runs("promote-tiny")}
+    assert told <= {"Suspended", "Completed"}
+
+
+def test_an_answer_that_is_none_leaves_the_question_open(site: Site, asked: str) -> None:
+    for answer in ({}, {"decision": "perhaps", "name": "Ada", "reason": "x"}, {"decision": "approve", "name": "", "reason": "x"}):
+        assert site.post(f"/flow_runs/{asked}/resume", {"run_input": answer})["status"] == "REJECT", answer
+    assert site.get(f"/flow_runs/{asked}")["state"]["name"] == "Suspended"
+
+
+def test_who_approved_is_in_the_ledger_and_mlflow_shows_the_champion(approved: Site) -> None:
+    record = history(approved.store, "tiny")[0]
+    assert (record.kind, record.outcome, record.version, record.approved_by) == ("promote", "PASS", 1, "Ada")
+    assert record.reason.endswith("approved: the report convinces me")
+    version = approved.mlflow.get_model_version_by_alias("tiny", "champion")
+    assert version.tags["adaptory.approved_by"] == "Ada"
+    assert version.tags["adaptory.candidate"] == record.candidate
+    assert "candidate" not in approved.mlflow.get_registered_model("tiny").aliases
+    assert approved.adaptory("audit", "tiny").strip() == "tiny: everything agrees with the ledger"
+
+
+def test_a_release_is_pulled_from_the_bucket_and_answers(approved: Site, tmp_path: Path) -> None:
+    assert "moved and verified" in approved.adaptory("pull", "tiny@champion", str(tmp_path / "model"), "--strict")
+    assert "unchanged" in approved.adaptory("pull", "tiny@champion", str(tmp_path / "model"))
+    assert "answers its example as when it was released" in approved.adaptory("smoke", str(tmp_path / "model"))
+    told = approved.adaptory("why", str(tmp_path / "model"))
+    assert "✗" not in told and "Ada" in told
+
+
+def test_mlflow_loads_the_champion_from_its_proxy(approved: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+    import pandas
+
+    monkeypatch.chdir(approved.folder)  # its base is a folder there
+    mlflow.set_tracking_uri(approved.mlflow.tracking_uri)
+    model = mlflow.pyfunc.load_model("models:/tiny@champion")
+    assert model.predict(pandas.DataFrame({"text": ["a lovely film"]}))["label"][0] == "positive"
+
+
+def test_the_same_inputs_are_not_worked_on_again(approved: Site) -> None:
+    before = len(approved.runs("tiny-train"))
+    run = approved.start("retrain/on-demand", recipe="tiny")
+    approved.finish(run)
+    assert len(approved.runs("tiny-train")) == before
+    assert "adaptory.nothing-new" in events(approved, run)
+
+
+def test_new_data_start_one_retrain_and_a_rejected_candidate_changes_nothing(approved: Site) -> None:
+    approved.more_rows(480)
+    known = {one["id"] for one in approved.runs("promote-tiny")}
+    assert "was told to Prefect" in approved.adaptory("notify", "tiny")
+    assert "nothing new" in approved.adaptory("notify", "tiny")
+
+    def waiting() -> Any:
+        return [one for one in approved.runs("promote-tiny", "PAUSED") if one["id"] not in known]
+
+    asking = approved.until(waiting)
+    retrains = approved.until(lambda: [one for one in approved.runs("retrain-tiny") if one["created_by"]])
+    assert len([one for one in retrains if one["created_by"]["type"] == "AUTOMATION"]) == 1
+    told = approved.adaptory("reject", "tiny", "--reason", "the new labels are wrong")
+    assert "rejected it: the new labels are wrong; v1 is champion" in told
+    approved.finish(asking[0]["id"])
+    assert len(history(approved.store, "tiny")) == 1
+    run = approved.start("retrain/on-demand", recipe="tiny")
+    approved.finish(run)
+    assert "REJECTED" in events(approved, run)["adaptory.nothing-new"]["reason"]
+
+
+def test_two_triggers_at_once_make_one_version_and_a_way_back_leads_to_the_first(approved: Site) -> None:
+    approved.more_rows(600, seed=1)
+    trained = {one["id"] for one in approved.runs("tiny-train")}
+    both = [approved.start("retrain/on-demand", recipe="tiny", accept_drift=True) for _ in range(2)]
+    for run in both:
+        approved.finish(run)
+    assert len([one for one in approved.runs("tiny-train") if one["id"] not in trained]) == 1
+    approved.until(lambda: approved.runs("promote-tiny", "PAUSED"))
+    assert "v2 is champion" in approved.adaptory("promote", "tiny", "--reason", "good")
+    back = approved.start("rollback/on-demand", recipe="tiny", to_version=0, reason="v2 is slow", who="Grace")
+    approved.finish(back)
+    last = history(approved.store, "tiny")[-1]
+    assert (last.kind, last.version, last.approved_by, last.reason) == ("rollback", 1, "Grace", "v2 is slow")
+    shown = {alias: approved.mlflow.get_model_version_by_alias("tiny", alias).tags for alias in ("champion", "previous")}
+    assert {alias: tags["adaptory.version"] for alias, tags in shown.items()} == {"champion": "1", "previous": "2"}
+    gone = approved.start("rollback/on-demand", recipe="tiny", to_version=9)
+    assert "never was champion" in approved.finish(gone, state="FAILED")["state"]["message"]
+
+
+def test_an_alias_that_was_moved_by_hand_is_moved_back_and_told(approved: Site) -> None:
+    versions = [str(one.version) for one in approved.mlflow.search_model_versions("name = 'tiny'")]
+    now = approved.mlflow.get_registered_model("tiny").aliases["champion"]
+    approved.mlflow.set_registered_model_alias("tiny", "champion", next(one for one in versions if one != now))
+    assert "by the ledger it is version" in approved.adaptory("audit", "tiny", code=1)
+    approved.finish(approved.start("reconcile/tiny", recipe="tiny"))
+    assert approved.mlflow.get_registered_model("tiny").aliases["champion"] == now
+    artifacts = approved.post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["tiny-audit"]}}})
+    assert "alias champion now names version" in artifacts[0]["data"]
+
+
+def test_the_champion_is_watched_on_the_rows_that_arrived_since(approved: Site) -> None:
+    run = approved.start("monitor/tiny", recipe="tiny", retrain_when="never")
+    approved.finish(run)
+    health = approved.post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["tiny-health"]}}})[0]
+    shown = json.loads(health["data"])[0]
+    assert shown["rows"] >= 30 and shown["word"] in ("steady", "drifted")
+    assert 0 < shown["now"] <= 1 and 0 < shown["then"] <= 1
+
+
+def events(site: Site, run: str) -> dict[str, dict[str, Any]]:
+    """Our events of a flow run, with what they tell."""
+
+    def look() -> Any:
+        words = {"filter": {"any_resource": {"id": [f"prefect.flow-run.{run}"]}, "event": {"prefix": ["adaptory."]}}}
+        return {one["event"]: one["payload"] for one in site.post("/events/filter", words)["events"]}
+
+    found: dict[str, dict[str, Any]] = site.until(look, 30)
+    return found
