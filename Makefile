@@ -1,20 +1,44 @@
 # make retrain   the main job, from nothing: real data, real model, embedded servers
 # make test      everything that runs without a GPU
+# make up        PostgreSQL, S3, MLflow, Prefect and two workers as processes on loopback; make down ends them
+# make demo      the line on that stack: triggered over HTTP, promoted, pulled from the bucket
+# make deploy    work pools, limits, automations and prefect.yaml, applied to the server of PREFECT_API_URL
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: retrain test test-fast lint constraints bench bench-data ui
+.PHONY: retrain test test-fast test-system lint constraints bench bench-data bench-serving ui up down demo deploy
 
 retrain: .venv/installed
 	@$(BIN)/adaptory retrain sentiment
 
-test: .venv/installed lint
+test: .venv/installed lint test-system
 	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 test-fast: .venv/installed
 	@$(BIN)/python -m pytest -m "not slow"
+
+# What tests need of the system; without root they are skipped, and say so.
+test-system:
+	@if [ "$$(id -u)" = 0 ]; then \
+	   for need in chromium:chromium postgresql:pg_isready iproute2:ip; do \
+	     command -v $${need#*:} >/dev/null || missing="$$missing $${need%:*}"; done; \
+	   ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgresql"; \
+	   [ -z "$$missing" ] || { echo "installing$$missing"; apt-get update -qq && \
+	     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; }; fi
+
+up: .venv/installed
+	@$(BIN)/python -m infra.stack up
+
+down:
+	@$(BIN)/python -m infra.stack down
+
+demo: up
+	@$(BIN)/python -m infra.demo
+
+deploy: .venv/installed
+	@$(BIN)/python -m infra.deploy
 
 lint: .venv/installed
 	@$(BIN)/ruff check .
@@ -25,6 +49,9 @@ ui: .venv/installed
 
 bench: .venv/installed
 	@$(BIN)/python -m benchmarks.line
+
+bench-serving: .venv/installed
+	@$(BIN)/python -m benchmarks.serving
 
 bench-data: .venv/installed
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'

@@ -12,6 +12,7 @@ from adaptory.errors import UserError
 STAGES = (
     "fetch", "validate", "split", "base", "profile", "drift", "choose", "train", "weigh", "evaluate", "explain", "monitor",
 )  # fmt: skip
+FORMS = ("merged", "vllm", "gguf", "onnx")
 _EPILOG = """\
 examples:
   adaptory retrain sentiment                    new data to promoted adapter
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as missing:
         if (missing.name or "").split(".")[0] == "adaptory":
             raise
-        extra = "predict" if words.command is commands.predict else "train"
+        extra = {commands.predict: "predict", commands.smoke: "predict", commands.export: "export"}.get(words.command, "train")
         print(f"error: this command needs {missing.name}; run: pip install 'adaptory[{extra}]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -83,6 +84,10 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     one.add_argument("--strict", action="store_true", help="hash again what is there, and take only what a gate let pass")
     one = verb("smoke", commands.smoke, "ask a pulled release its own example; exit code 1 if it answers otherwise")
     one.add_argument("folder", type=Path)
+    one = verb("export", commands.export, "write a pulled release for another runtime, checked to answer as it does")
+    one.add_argument("folder", type=Path)
+    one.add_argument("out", type=Path, help="a folder that does not exist yet")
+    one.add_argument("--as", dest="form", choices=FORMS, required=True, help="merged weights, vLLM, llama.cpp, or ONNX")
     one = verb("predict", commands.predict, "answer texts with a pulled release")
     one.add_argument("folder", type=Path)
     one.add_argument("texts", nargs="*", help="one text each; none: one per line of standard input")
@@ -129,6 +134,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     one.add_argument("recipe")
     one = verb("reconcile", commands.reconcile, "make MLflow's versions and aliases follow the ledger")
     one.add_argument("recipe")
+    one = verb("doctor", commands.doctor, "look at everything a run needs, and at what was left behind; exit code 1 if anything")
+    one.add_argument("--abort-uploads", action="store_true", help="end uploads to the store that began more than a day ago")
     verb("ui", commands.ui, "open the MLflow and Prefect pages on this machine, until Ctrl-C")
     one = verb("stage", commands.stage, "run one stage on the output of the one before (what flows and dvc call)")
     one.add_argument("stage", choices=STAGES)

@@ -53,6 +53,16 @@ def smoke(words: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
+def export(words: argparse.Namespace) -> int:
+    from adaptory import workspace
+    from adaptory.release.export import export as exported
+
+    place = workspace.find()
+    place.activate()
+    print(exported(words.folder, words.out, words.form, place.root, place.cache))
+    return 0
+
+
 def predict(words: argparse.Namespace) -> int:
     import json
 
@@ -207,6 +217,18 @@ def gate(words: argparse.Namespace) -> int:
     fewer = sum(one.then == "PASS" and one.now != "PASS" for one in told)
     print(f"{len(told)} decisions, each against the champion of its day: {more} more would be promoted, {fewer} fewer")
     return 0
+
+
+def doctor(words: argparse.Namespace) -> int:
+    from adaptory import workspace
+    from adaptory.doctor import as_text, examine
+
+    place = workspace.find()
+    place.activate()
+    found = list(examine(place, abort_uploads=words.abort_uploads))
+    for one in found:
+        print(as_text(one))
+    return 1 if any(one.wrong for one in found) else 0
 
 
 def notify(words: argparse.Namespace) -> int:

@@ -18,13 +18,22 @@ def configured(place: Workspace) -> str | None:
     return place.environment().get("PREFECT_API_URL")
 
 
+def get(place: Workspace, path: str) -> Any:
+    """What the server says at `path`. Raises ServerError as `post` does."""
+    return _ask(place, path, None)
+
+
 def post(place: Workspace, path: str, body: Any) -> Any:
     """What the server answers to `body` at `path`. Raises ServerError when it does not answer, or refuses."""
+    return _ask(place, path, json.dumps(body).encode())
+
+
+def _ask(place: Workspace, path: str, body: bytes | None) -> Any:
     url = (configured(place) or "").rstrip("/") + path
     headers = {"Content-Type": "application/json"}
     if told := os.environ.get("PREFECT_API_AUTH_STRING"):
         headers["Authorization"] = "Basic " + base64.b64encode(told.encode()).decode()
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    request = urllib.request.Request(url, body, headers)
     try:
         with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
             said = answer.read()

@@ -260,3 +260,49 @@ def test_a_champion_whose_files_are_gone_is_not_beaten_by_default(copy: Path, pr
     assert "CHAMPION_BROKEN" in done.stdout
     assert "gone from the store" in " ".join(done.stdout.replace("│", " ").split()), "the panel may break the line anywhere"
     assert len(history(open_store(str(copy / ".adaptory" / "store")), "tiny")) == 1
+
+
+def test_an_export_answers_as_the_release_does_in_others_hands(line: Path, tmp_path: Path) -> None:
+    import numpy
+    import onnxruntime
+    from transformers import AutoTokenizer, pipeline
+
+    from adaptory.errors import ReleaseError
+    from adaptory.release.export import export
+
+    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
+    texts = ["a lovely film", "the table was dreadful and that was quite a broken morning"]
+    lines = run(line, "predict", str(tmp_path / "model"), *texts, "--json").stdout.splitlines()
+    ours = [json.loads(one)["chances"] for one in lines]
+    for form in ("merged", "onnx"):
+        told = export(tmp_path / "model", tmp_path / form, form, line, line / ".adaptory" / "cache")  # type: ignore[arg-type]
+        assert "answers as the release does" in told
+    theirs = pipeline("text-classification", model=str(tmp_path / "merged"), top_k=None)(texts)
+    for mine, said in zip(ours, theirs, strict=True):
+        assert {one["label"]: one["score"] for one in said} == pytest.approx(mine, abs=1e-4)
+    given = AutoTokenizer.from_pretrained(tmp_path / "onnx")(texts, padding=True, return_tensors="np")
+    logits = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx")).run(
+        None, {name: given[name] for name in ("input_ids", "attention_mask")}
+    )[0]
+    chances = numpy.exp(logits) / numpy.exp(logits).sum(axis=1, keepdims=True)
+    assert chances.tolist() == [pytest.approx(list(mine.values()), abs=1e-4) for mine in ours]
+    for form, why in (("gguf", "type llama"), ("vllm", "decoders")):
+        with pytest.raises(ReleaseError, match=why):
+            export(tmp_path / "model", tmp_path / form, form, line, line / ".adaptory" / "cache")  # type: ignore[arg-type]
+
+
+def test_an_export_that_answers_otherwise_is_not_kept(line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adaptory.errors import StageError
+    from adaptory.release import export
+
+    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
+    merged = export._WRITE["merged"]
+
+    def careless(loaded: object, folder: Path, out: Path, root: Path, cache: Path) -> object:
+        loaded.model.classifier.bias.data += 0.1  # type: ignore[attr-defined]
+        return merged(loaded, folder, out, root, cache)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(export._WRITE, "merged", careless)
+    with pytest.raises(StageError, match="answers otherwise"):
+        export.export(tmp_path / "model", tmp_path / "out", "merged", line, line / ".adaptory" / "cache")
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}

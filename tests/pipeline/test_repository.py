@@ -1,4 +1,4 @@
-"""What is committed fits together: the data lock, the deployment, the pages of `adaptory ui`."""
+"""What is committed fits together: the data lock, the pages of `adaptory ui`."""
 
 import json
 import os
@@ -29,46 +29,6 @@ def test_dvc_lock_was_made_by_this_code_and_these_recipes(tmp_path: Path) -> Non
     for stage, kind in wrong.items():
         for path, state in kind.get("changed deps", {"": kind}).items():
             assert path.startswith("data/"), f"{stage}: {path} {state}; run `adaptory prepare {stage.split('@')[1]}` and commit"
-
-
-def test_the_deployment_is_accepted_runs_and_offers_the_recipe_as_a_parameter(tmp_path: Path, prefect_api: str) -> None:
-    folder = checkout(tmp_path / "checkout")
-    text = (ROOT / "prefect.yaml").read_text().replace("sentiment", "tiny")
-    (folder / "prefect.yaml").write_text(text)
-    environment = workspace.find(folder).environment() | {"PREFECT_API_URL": prefect_api, "ADAPTORY_CHECKOUT": str(folder)}
-
-    (folder / ".adaptory" / "prefect").mkdir(parents=True)
-
-    def prefect(*words: str) -> str:
-        command = [str(BIN / "prefect"), *words]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    prefect("work-pool", "create", "local", "--type", "process")
-    prefect("--no-prompt", "deploy", "--all")
-    prefect("deployment", "run", "retrain/tiny")
-    told = subprocess.run(
-        [str(BIN / "prefect"), "worker", "start", "--pool", "local", "--run-once"], cwd=folder, env=environment,
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    runs = _ask(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"name": {"any_": ["retrain-tiny"]}}})
-    assert "COMPLETED" in [run["state_type"] for run in runs], told.stdout + told.stderr
-    assert (folder / ".adaptory" / "store" / "ledger" / "tiny" / "000001.json").is_file()
-    found = _ask(f"{prefect_api}/artifacts/latest/filter", {})
-    kinds = {artifact["key"]: artifact["type"] for artifact in found}
-    named = {"tiny-data": "table", "tiny-training": "progress", "tiny-scores": "table", "tiny-report": "markdown"}
-    assert kinds.items() >= named.items()
-    progress = next(artifact["data"] for artifact in found if artifact["type"] == "progress")
-    assert progress == 100
-    deployment = json.loads(urllib.request.urlopen(f"{prefect_api}/deployments/name/retrain/tiny").read())
-    assert deployment["parameter_openapi_schema"]["properties"]["recipe"]["description"].startswith("A name under `recipes:`")
-
-
-def _ask(url: str, body: object) -> list[dict[str, object]]:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    found: list[dict[str, object]] = json.loads(urllib.request.urlopen(request).read())
-    return found
 
 
 def test_the_pages_answer_until_ctrl_c_and_nothing_is_left_running(tmp_path: Path) -> None:

@@ -24,6 +24,14 @@ def test_a_candidate_is_trained_on_another_machine_and_waits_for_a_person(site: 
     assert told <= {"Suspended", "Completed"}
 
 
+def test_the_pages_show_data_progress_scores_and_report(site: Site, asked: str) -> None:
+    found = site.post("/artifacts/latest/filter", {})
+    kinds = {one["key"]: one["type"] for one in found}
+    named = {"tiny-data": "table", "tiny-training": "progress", "tiny-scores": "table", "tiny-report": "markdown"}
+    assert kinds.items() >= (named | {"tiny-candidate": "markdown"}).items()
+    assert next(one["data"] for one in found if one["type"] == "progress") == 100
+
+
 def test_an_answer_that_is_none_leaves_the_question_open(site: Site, asked: str) -> None:
     for answer in ({}, {"decision": "perhaps", "name": "Ada", "reason": "x"}, {"decision": "approve", "name": "", "reason": "x"}):
         assert site.post(f"/flow_runs/{asked}/resume", {"run_input": answer})["status"] == "REJECT", answer

@@ -1,0 +1,156 @@
+"""Who gets in, and what comes out: authentication (F47), parameters from the pages (F45), secrets (F46), backups, the doctor."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.stack.conftest import Site
+from tests.support import ROOT
+
+pytestmark = pytest.mark.slow
+ZERO = "00000000-0000-0000-0000-000000000000"
+
+
+def test_f47_every_route_of_prefect_asks_for_the_password(site: Site) -> None:
+    url = site.environment["PREFECT_API_URL"]
+    described = httpx.get(url.removesuffix("/api") + "/openapi.json").json()["paths"]
+    routes = [(verb, re.sub(r"{[^}]+}", ZERO, path)) for path, verbs in described.items() for verb in verbs]
+    assert len(routes) > 150
+    open_to_all = {"/health", "/ready"}
+    with httpx.Client(base_url=url) as client:
+        for verb, path in routes:
+            for auth in (None, ("adaptory", "wrong")):
+                answer = client.request(verb.upper(), path, auth=auth)
+                assert answer.status_code == 401 or path in open_to_all, (verb, path, answer.status_code)
+
+
+@pytest.mark.parametrize("path", ["/events/out", "/events/in", "/logs/out"])
+def test_f47_the_websockets_tell_nothing_without_the_password(site: Site, path: str) -> None:
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+    url = site.environment["PREFECT_API_URL"].replace("http", "ws", 1) + path
+    with pytest.raises((ConnectionClosed, InvalidStatus, OSError)):
+        _listen(url)
+
+
+def _listen(url: str) -> None:
+    from websockets.sync.client import connect
+    from websockets.typing import Subprotocol
+
+    with connect(url, subprotocols=[Subprotocol("prefect")], open_timeout=10) as door:
+        door.send(json.dumps({"type": "auth", "token": "wrong"}))
+        door.recv(timeout=10)
+        door.send(json.dumps({"type": "filter", "filter": {}}))
+        door.recv(timeout=10)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/2.0/mlflow/registered-models/search", "/api/2.0/mlflow/experiments/search?max_results=1",
+             "/ajax-api/2.0/mlflow/users/list", "/api/2.0/mlflow-artifacts/artifacts", "/version", "/", "/graphql"],
+)  # fmt: skip
+def test_f47_mlflow_asks_for_the_password(site: Site, path: str) -> None:
+    url = site.environment["MLFLOW_TRACKING_URI"] + path
+    for auth in (None, ("adaptory", "wrong")):
+        assert httpx.get(url, auth=auth).status_code in (401, 403)
+        assert httpx.post(url, auth=auth, json={}).status_code in (401, 403, 405)
+
+
+def test_the_form_offers_the_recipes_there_are_and_says_what_everything_means(site: Site) -> None:
+    for name in ("retrain/on-demand", "promote/ask", "rollback/on-demand", "monitor/tiny", "reconcile/tiny"):
+        found = site.get(f"/deployments/name/{name}")
+        fields = found["parameter_openapi_schema"]["properties"]
+        assert fields["recipe"]["enum"] == ["tiny"], name
+        assert all(one.get("description") and "default" in one for one in fields.values()), name
+        assert found["description"] and found["enforce_parameter_schema"], name
+    hours = site.get("/deployments/name/promote/ask")["parameter_openapi_schema"]["properties"]["wait_hours"]
+    assert (hours["exclusiveMinimum"], hours["maximum"]) == (0, 720)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["../x", "/etc/passwd", "{{ 7*7 }}", "$(id)", "!!python/object:os.system", "tiny\n", "", "x" * 1_000_000, 7, None, ["tiny"],
+     {"a": 1},
+     {"__prefect_kind": "jinja", "template": "{{ 7*7 }}"}, {"__prefect_kind": "workspace_variable", "variable_name": "secret"},
+     {"__prefect_kind": "json", "value": '"../x"'}],
+    ids=lambda value: repr(value)[:30],
+)  # fmt: skip
+def test_f45_what_is_no_recipe_is_refused_before_anything_runs(site: Site, value: Any) -> None:
+    before = site.post("/flow_runs/count", {})
+    found = site.get("/deployments/name/retrain/on-demand")
+    answer = site.answer("POST", f"/deployments/{found['id']}/create_flow_run", json={"parameters": {"recipe": value}})
+    assert answer.status_code in (404, 409, 413, 422), answer.text[:300]
+    assert site.post("/flow_runs/count", {}) == before
+
+
+def test_f46_no_secret_is_in_a_database_a_log_or_a_bucket(site: Site, tmp_path: Path) -> None:
+    _backup(site, tmp_path)
+    secrets = {
+        path.name: path.read_bytes() for path in (site.stack.home / "secrets").iterdir()
+        if path.suffix == "" and "USERNAME" not in path.name
+    }  # fmt: skip
+    assert len(secrets) >= 7
+    dumps = [subprocess.run(["pg_restore", "-f", "-", str(dump)], capture_output=True).stdout for dump in tmp_path.glob("*.dump")]
+    logs = [path.read_bytes() for path in (site.stack.home / "logs").iterdir()]
+    objects = [site.store.get(key) for key in site.store.keys("") if key.endswith(".json")]
+    for name, secret in secrets.items():
+        assert not any(secret in text for text in (*dumps, *logs, *objects)), name
+        assert not any(secret.split(b":")[-1] in text for text in (*dumps, *logs, *objects)), name
+
+
+def test_the_databases_come_back_from_a_backup_and_a_damaged_one_is_refused(approved: Site, tmp_path: Path) -> None:
+    _backup(approved, tmp_path)
+    for name in ("prefect", "mlflow"):
+        approved.stack.stop(name)
+    environment = _database(approved)
+    drop = "psql -U adaptory -d mlflow -qc 'drop table model_versions cascade'"
+    assert subprocess.run(["sh", "-c", drop], env=environment, capture_output=True).returncode == 0
+    restore = ["infra/restore.sh", str(tmp_path)]
+    dump = tmp_path / "mlflow.dump"
+    whole = dump.read_bytes()
+    dump.write_bytes(whole[:-9])
+    assert subprocess.run(restore, env=environment, cwd=ROOT, capture_output=True).returncode != 0
+    dump.write_bytes(whole)
+    done = subprocess.run(restore, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("mlflow", "prefect"):
+        approved.stack.start(name)
+    assert approved.mlflow.get_model_version_by_alias("tiny", "champion").tags["adaptory.approved_by"] == "Ada"
+    assert approved.get("/deployments/name/retrain/on-demand")["name"] == "on-demand"
+
+
+def test_the_doctor_finds_nothing_on_a_sound_site_and_names_what_is_wrong_otherwise(approved: Site) -> None:
+    approved.until(lambda: _sound(approved), 60)  # the workers may not have noticed yet that a server was away
+    body = {"name": "leaked", "limit": 1, "active_slots": 1}
+    approved.post("/v2/concurrency_limits/", body)
+    approved.stack.stop("mlflow")
+    try:
+        told = approved.adaptory("doctor", code=1)
+        assert "no MLflow server answers at http" in told
+        assert "prefect gcl update leaked --active-slots 0" in told
+    finally:
+        approved.stack.start("mlflow")
+        approved.answer("DELETE", "/v2/concurrency_limits/leaked")
+
+
+def _sound(site: Site) -> bool:
+    try:
+        return "✗" not in site.adaptory("doctor")
+    except AssertionError:
+        return False
+
+
+def _backup(site: Site, folder: Path) -> None:
+    done = subprocess.run(["infra/backup.sh", str(folder)], env=_database(site), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _database(site: Site) -> dict[str, str]:
+    host, port = site.stack.values["POSTGRES"].split(":")
+    password = (site.stack.home / "secrets" / "PGPASSWORD").read_text()
+    return {"PGHOST": host, "PGPORT": port, "PGPASSWORD": password, "PATH": "/usr/local/bin:/usr/bin:/bin"}
+
