@@ -89,6 +89,8 @@ class Stack:
             time.sleep(0.05)
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):  # PostgreSQL would take a process that nobody waited for as running
+            os.waitpid(pid, 0)
         self._note(name, None)
 
     def down(self) -> list[str]:
