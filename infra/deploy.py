@@ -14,7 +14,7 @@ from adaptory import params, workspace
 from adaptory.arrivals import EVENT
 from adaptory.errors import UserError
 
-POOLS = {"cpu": None, "gpu": 1}  # how many flow runs at once, over all workers; None: as many as the workers allow
+_RUNS, _GPUS = "ADAPTORY_RUNS", "ADAPTORY_GPUS"  # orchestrated at once over all workers; GPUs there are
 _BUCKETS = ("adaptory", "mlflow")
 _TOLD = (
     "adaptory.promoted", "adaptory.fail", "adaptory.inconclusive", "adaptory.champion-broken", "adaptory.needs-approval",
@@ -41,19 +41,22 @@ def buckets() -> None:
 def pools_and_limits(recipes: list[str]) -> None:
     """Work pools, the limit `gpu`, and one limit per model."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectNotFound
 
     from tasks.alone import limit_of
 
     with get_client(sync_client=True) as client:
-        for name, limit in POOLS.items():
+        # Of the pool gpu each worker takes what its own --limit allows.
+        for name, limit in {"cpu": int(os.environ.get(_RUNS, "8")), "gpu": None}.items():
             try:
-                client.read_work_pool(name)
+                if client.read_work_pool(name).concurrency_limit != limit:
+                    client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
             except ObjectNotFound:
                 client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
                 print(f"work pool {name}")
-        for name in ["gpu", *map(limit_of, recipes)]:
+        client.upsert_global_concurrency_limit_by_name("gpu", int(os.environ.get(_GPUS, "1")))
+        for name in map(limit_of, recipes):
             client.upsert_global_concurrency_limit_by_name(name, 1)
 
 

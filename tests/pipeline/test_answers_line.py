@@ -130,6 +130,23 @@ def test_answers_are_learned_and_beat_the_prompted_base(desk: Path, chain: dict[
     assert found["copy"]["stopped"].value == 1
 
 
+def test_a_decoder_is_laid_out_for_vllm_and_plain_peft_answers_the_same(
+    desk: Path, chain: dict[str, str], tmp_path: Path
+) -> None:
+    from adaptory.errors import ReleaseError
+    from adaptory.release.export import export
+
+    run(desk, "pull", "talk@champion", str(tmp_path / "model"))
+    cache = desk / ".adaptory" / "cache"
+    assert "answers as the release does" in export(tmp_path / "model", tmp_path / "out", "vllm", desk, cache)
+    config = json.loads((tmp_path / "out" / "talk" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "../base" and (tmp_path / "out" / "base" / "model.safetensors").is_file()
+    served = (tmp_path / "out" / "serve.sh").read_text()
+    assert "--enable-lora --max-lora-rank 16 --lora-modules talk-" in served and "=./talk" in served
+    with pytest.raises(ReleaseError, match="WordLevel"):
+        export(tmp_path / "model", tmp_path / "gguf", "gguf", desk, cache)
+
+
 def test_the_chain_is_one_lineage(desk: Path, chain: dict[str, str]) -> None:
     assert "PASS  rank" in chain["rank"] and "PASS  prefer" in chain["prefer"]
     store = open_store(str(desk / ".adaptory" / "store"))

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from adaptory import params
 from adaptory.gate import Evidence
 from adaptory.registry import history
 from adaptory.storage import open_store
-from tests.pipeline.conftest import BIN, run
+from tests.pipeline.conftest import BIN, free_port, run
 from tests.support import checkout, rows, write_recipe, write_tsv
 
 pytestmark = pytest.mark.slow
@@ -127,6 +128,34 @@ print(model.predict(pandas.DataFrame({"text": ["a lovely film"]}))["positive"][0
     assert float(theirs.stdout.split()[-1]) == pytest.approx(ours["chances"]["positive"], abs=1e-5)
 
 
+def test_mlflow_models_serve_answers_as_predict_does(line: Path, tmp_path: Path) -> None:
+    port = free_port()
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{line}/.adaptory/mlflow/mlflow.db",
+                   "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
+                   "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]])}  # fmt: skip
+    words = ["models", "serve", "-m", "models:/tiny@champion", "--env-manager", "local", "-p", str(port)]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen([str(BIN / "mlflow"), *words], cwd=line, env=environment, stdout=log, stderr=log)
+        try:
+            for _ in range(240):
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2)
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            body = json.dumps({"dataframe_records": [{"text": "a lovely film"}]}).encode()
+            asked = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"})
+            theirs = json.loads(urllib.request.urlopen(asked, timeout=60).read())["predictions"][0]
+        finally:
+            server.terminate()
+            server.wait(20)
+    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
+    ours = json.loads(run(line, "predict", str(tmp_path / "model"), "a lovely film", "--json").stdout)
+    assert theirs["label"] == ours["label"]
+    assert {name: theirs[name] for name in ours["chances"]} == pytest.approx(ours["chances"], abs=1e-5)
+
+
 def test_a_pulled_release_gives_the_scores_that_were_measured(line: Path, tmp_path: Path) -> None:
     run(line, "pull", "tiny@champion", str(tmp_path / "model"))
     example = json.loads((tmp_path / "model" / "current" / "example.json").read_text())
@@ -136,7 +165,7 @@ def test_a_pulled_release_gives_the_scores_that_were_measured(line: Path, tmp_pa
         assert told["chances"] == pytest.approx(expected["told"]["chances"], abs=1e-5)
 
 
-def test_an_adapter_is_not_loaded_on_another_base_of_the_same_shape(line: Path, tmp_path: Path) -> None:
+def test_f42_an_adapter_is_not_loaded_on_another_base_of_the_same_shape(line: Path, tmp_path: Path) -> None:
     from tests.support import tiny_base
 
     run(line, "pull", "tiny@champion", str(tmp_path / "model"))

@@ -74,3 +74,24 @@ def test_the_line_promotes_into_a_bucket_and_another_machine_pulls_from_it(s3: s
     elsewhere.mkdir()
     run(elsewhere, "pull", "tiny@champion", "model", "--store", store["ADAPTORY_STORE"])
     assert "unchanged" in run(elsewhere, "pull", "tiny@champion", "model", "--store", store["ADAPTORY_STORE"]).stdout
+
+
+def test_f26_an_upload_that_was_cut_is_no_object_and_the_doctor_ends_it(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import timedelta
+
+    from adaptory import doctor
+
+    store = open_store(f"s3://{s3}/prefix")
+    began = s3_client().create_multipart_upload(Bucket=s3, Key="prefix/releases/tiny/half")
+    s3_client().upload_part(
+        Bucket=s3, Key="prefix/releases/tiny/half", UploadId=began["UploadId"], PartNumber=1, Body=b"x" * (5 << 20)
+    )
+    assert store.keys("releases/") == [], "half an upload is no object"
+    assert list(doctor._uploads(store, abort=False)) == [], "it may still be going on"
+    monkeypatch.setattr(doctor, "_OLD", timedelta(0))
+    [(said, remedy)] = doctor._uploads(store, abort=False)
+    assert "releases/tiny/half" in said and remedy == "adaptory doctor --abort-uploads"
+    assert list(doctor._uploads(store, abort=True)) == []
+    assert not s3_client().list_multipart_uploads(Bucket=s3).get("Uploads")

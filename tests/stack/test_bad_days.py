@@ -30,7 +30,7 @@ def waits(site: Site, known: set[str]) -> str:
 def test_servers_that_start_again_meanwhile_cost_nothing_but_time(approved: Site) -> None:
     """F14, F24: PostgreSQL, MLflow and S3 are away for some seconds while a candidate is trained; nobody helps."""
     known = {one["id"] for one in approved.runs("promote-tiny")}
-    run = begun(approved, 640, seed=11)
+    run = begun(approved, 300, seed=11)
     for name in ("mlflow", "s3", "postgres"):
         approved.stack.stop(name, signal.SIGKILL)
     time.sleep(2)
@@ -45,7 +45,7 @@ def test_servers_that_start_again_meanwhile_cost_nothing_but_time(approved: Site
 
 def test_a_prefect_server_that_starts_again_finds_its_runs_and_loses_no_slot(approved: Site) -> None:
     known = {one["id"] for one in approved.runs("promote-tiny")}
-    run = begun(approved, 660, seed=12)
+    run = begun(approved, 300, seed=12)
     approved.stack.stop("prefect", signal.SIGKILL)
     approved.stack.start("prefect")
     approved.finish(run, seconds=200)
@@ -60,7 +60,7 @@ def test_f2_a_machine_that_dies_with_its_worker_is_noticed_and_its_work_is_finis
     heartbeat, resubmits the retrain, and it goes on from the last checkpoint when there are workers again."""
     known = {one["id"] for one in approved.runs("promote-tiny")}
     before = len(history(approved.store, "tiny"))
-    run = begun(approved, 680, seed=13)
+    run = begun(approved, 300, seed=13)
     for name in ("gpu-worker", "cpu-worker"):
         approved.stack.stop(name, signal.SIGKILL)
     for name in ("gpu-worker", "cpu-worker"):

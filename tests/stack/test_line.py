@@ -76,7 +76,7 @@ def test_the_same_inputs_are_not_worked_on_again(approved: Site) -> None:
 
 
 def test_new_data_start_one_retrain_and_a_rejected_candidate_changes_nothing(approved: Site) -> None:
-    approved.more_rows(480)
+    approved.more_rows(280)
     known = {one["id"] for one in approved.runs("promote-tiny")}
     assert "was told to Prefect" in approved.adaptory("notify", "tiny")
     assert "nothing new" in approved.adaptory("notify", "tiny")
@@ -97,7 +97,7 @@ def test_new_data_start_one_retrain_and_a_rejected_candidate_changes_nothing(app
 
 
 def test_two_triggers_at_once_make_one_version_and_a_way_back_leads_to_the_first(approved: Site) -> None:
-    approved.more_rows(600, seed=1)
+    approved.more_rows(300, seed=1)
     trained = {one["id"] for one in approved.runs("tiny-train")}
     both = [approved.start("retrain/on-demand", recipe="tiny", accept_drift=True) for _ in range(2)]
     for run in both:

@@ -1,0 +1,124 @@
+"""What orchestration costs, on a stack of its own: PostgreSQL, S3, MLflow, Prefect, one worker.
+
+    python -m benchmarks.orchestration --recipes 20
+
+    --recipes     so many recipes are scheduled for the same moment; each is trained, judged and promoted
+
+Prints how long a run takes that finds nothing new, what a whole retrain costs besides its stages, how long all recipes took, and
+how fast the server answered meanwhile.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from infra.stack import Stack
+from tests.support import ROOT, checkout, tiny_recipe
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--recipes", type=int, default=20)
+    told = words.parse_args()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
+        folder = checkout(Path(home) / "checkout")
+        names = [f"r{number:03}" for number in range(told.recipes)]
+        floor = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.3}
+        recipe = tiny_recipe(**{"gate.criteria": [floor]})
+        (folder / "params.yaml").write_text(yaml.safe_dump({"recipes": dict.fromkeys(names, recipe)}), encoding="utf-8")
+        text = (ROOT / "prefect.yaml").read_text(encoding="utf-8").replace("sentiment", names[0])
+        (folder / "prefect.yaml").write_text(text.replace("active: true", "active: false"), encoding="utf-8")
+        alone = {"ADAPTORY_GPU_POOL": "", "OMP_NUM_THREADS": "1"}  # one machine: no second process for every stage
+        stack = Stack(Path(home) / "stack", folder, overrides={"cpu-worker": alone})
+        try:
+            stack.up([name for name in stack.services if name != "gpu-worker"])
+            measure(stack, names)
+        finally:
+            stack.down()
+            shutil.rmtree(stack._database, ignore_errors=True)
+
+
+def measure(stack: Stack, names: list[str]) -> None:
+    api = Api(stack.client())
+    first = api.finish([api.start(names[0])])[0]
+    home = stack.home / "cpu-worker" / "home"
+    stages = [json.loads(line) for line in (home / "stages.jsonl").read_text().splitlines()]
+    spent = sum(one["seconds"] for one in stages)
+    print(f"a whole retrain: {first:.1f} s, of it stages {spent:.1f} s, everything else {first - spent:.1f} s")
+    again = sorted(api.finish([api.start(names[0])])[0] for _ in range(3))[1]
+    print(f"nothing new: {again:.1f} s")
+    asked, stop = [], threading.Event()
+
+    def ask() -> None:
+        while not stop.wait(0.2):
+            began = time.perf_counter()
+            api.call("POST", "/flow_runs/filter", {"limit": 50})
+            asked.append(time.perf_counter() - began)
+
+    asker = threading.Thread(target=ask)
+    began = time.perf_counter()
+    runs = [api.start(name) for name in names]
+    asker.start()
+    api.finish(runs)
+    stop.set()
+    asker.join()
+    whole = time.perf_counter() - began
+    asked.sort()
+    environment = os.environ | stack.client()
+    judged = [
+        name for name in names
+        if "promote v1" in subprocess.run(
+            [str(Path(sys.executable).parent / "adaptory"), "history", name], cwd=stack.checkout, env=environment,
+            capture_output=True, text=True,
+        ).stdout
+    ]  # fmt: skip
+    print(f"{len(names)} recipes at once: {len(judged)} judged and promoted; {whole:.0f} s, "
+          f"{whole / len(names):.1f} s each; the server answered in {1000 * asked[len(asked) // 2]:.0f} ms (p95 "
+          f"{1000 * asked[int(len(asked) * 0.95)]:.0f} ms, {len(asked)} calls)")  # fmt: skip
+
+
+class Api:
+    """Prefect's API, as the pages use it."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        user, password = environment["PREFECT_API_AUTH_STRING"].split(":")
+        self.client = httpx.Client(base_url=environment["PREFECT_API_URL"], auth=(user, password), timeout=30)
+        self.deployment = self.call("GET", "/deployments/name/retrain/on-demand")["id"]
+
+    def call(self, verb: str, path: str, body: Any = None) -> Any:
+        answer = self.client.request(verb, path, json=body)
+        answer.raise_for_status()
+        return answer.json()
+
+    def start(self, recipe: str) -> str:
+        made = self.call("POST", f"/deployments/{self.deployment}/create_flow_run", {"parameters": {"recipe": recipe}})
+        return str(made["id"])
+
+    def finish(self, runs: list[str]) -> list[float]:
+        """Waits for all; the seconds from trigger to end of each."""
+        took: dict[str, float] = {}
+        while len(took) < len(runs):
+            for run in set(runs) - set(took):
+                found = self.call("GET", f"/flow_runs/{run}")
+                if found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                    assert found["state"]["type"] == "COMPLETED", found["state"]["message"]
+                    ended = datetime.fromisoformat(found["end_time"])
+                    took[run] = (ended - datetime.fromisoformat(found["created"])).total_seconds()
+            time.sleep(0.5)
+        return [took[run] for run in runs]
+
+
+if __name__ == "__main__":
+    main()
