@@ -72,6 +72,9 @@ def deployments(recipes: list[str]) -> None:
         raise SystemExit(f"prefect deploy failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     with get_client(sync_client=True) as client:
         for one in client.read_deployments():
+            if "adaptory" in one.tags and (told := _for_people(one.description or "")) != one.description:
+                answer = client.request("PATCH", "/deployments/{id}", path_params={"id": one.id}, json={"description": told})
+                answer.raise_for_status()
             schema: dict[str, Any] = one.parameter_openapi_schema or {}
             asked = schema.get("properties", {}).get("recipe")
             if "adaptory" in one.tags and asked and asked.get("enum") != recipes:
@@ -82,6 +85,12 @@ def deployments(recipes: list[str]) -> None:
                 )
                 answer.raise_for_status()
         print(f"deployments: {', '.join(sorted(_full_name(client, one) for one in client.read_deployments()))}")
+
+
+def _for_people(docstring: str) -> str:
+    """A docstring as the page shows it: its paragraphs in one line each, without the arguments, which the form explains."""
+    text = docstring.partition("Args:")[0].strip()
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def automations() -> None:

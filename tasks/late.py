@@ -9,11 +9,10 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
     FlowRunFilter,
-    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 
 from adaptory import workspace
 from adaptory.registry import head
@@ -24,23 +23,32 @@ from adaptory.storage import open_store
 @task(cache_policy=NO_CACHE)
 def superseded(recipe: str) -> Outcome | None:
     """Returns that a later scheduled run of the same deployment is due as well, which does the work; None otherwise."""
-    deployment, mine = runtime.deployment.id, runtime.flow_run.scheduled_start_time
+    deployment = runtime.deployment.id
     if deployment is None:
         return None
     with get_client(sync_client=True) as client:
-        this = client.read_flow_run(runtime.flow_run.id)
-        if not this.auto_scheduled:
+        mine = due_at(client.read_flow_run(runtime.flow_run.id))
+        if mine is None:
             return None
-        due = client.read_flow_runs(
+        waiting = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
-                expected_start_time=FlowRunFilterExpectedStartTime(after_=mine, before_=datetime.now(UTC)),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING]))
             ),
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
         )
-    later = [one for one in due if one.auto_scheduled and one.expected_start_time and one.expected_start_time > mine]
+    later = [when for one in waiting if (when := due_at(one)) and mine < when <= datetime.now(UTC)]
     if not later:
         return None
     champion = head(open_store(workspace.find().store), recipe)
-    said = f"the run of {max(one.expected_start_time for one in later):%Y-%m-%d %H:%M} UTC is due as well, and does the work"  # type: ignore[type-var]
+    said = f"the run of {max(later):%Y-%m-%d %H:%M} UTC is due as well, and does the work"
     return Outcome(recipe=recipe, outcome="SUPERSEDED", reason=said, version=champion.version if champion else None, folder="")
+
+
+def due_at(run: FlowRun) -> datetime | None:
+    """When the scheduler wanted a run to start; None for one that it did not make. A run that has to wait for another gets a new
+    start time, so the time is read from the key that keeps the scheduler from making a run twice."""
+    words = (run.idempotency_key or "").split(" ")
+    try:
+        return datetime.fromisoformat(" ".join(words[-2:])) if run.auto_scheduled else None
+    except ValueError:
+        return None

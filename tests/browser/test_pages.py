@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.stack.conftest import Site
+from adaptory.registry import history
+from tests.stack.site import Site
 from tests.support import ROOT
 
 pytestmark = pytest.mark.slow
@@ -38,10 +39,9 @@ def prefect(approved: Site, browser: Any) -> Iterator[Any]:
     page = context.new_page()
     page.set_default_timeout(30_000)
     page.goto(approved.environment["PREFECT_API_URL"].removesuffix("/api"))
-    field = page.locator("input[type=password]")
-    field.fill(approved.environment["PREFECT_API_AUTH_STRING"])
-    field.press("Enter")
-    page.get_by_role("link", name="Deployments").first.wait_for()
+    page.locator("input[type=password]").fill(approved.environment["PREFECT_API_AUTH_STRING"])
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/dashboard")
     yield page
     context.close()
 
@@ -52,32 +52,71 @@ def shot(page: Any, name: str) -> None:
 
 
 def test_a_retrain_is_started_from_the_form_watched_read_and_approved(approved: Site, prefect: Any) -> None:
-    approved.more_rows(300, seed=21)
+    approved.more_rows(300, seed=23)
     site, page = approved, prefect
     root = site.environment["PREFECT_API_URL"].removesuffix("/api")
+    known = {one["id"] for one in site.runs("promote-tiny")}
+    records = len(history(site.store, "tiny"))
     found = site.get("/deployments/name/retrain/on-demand")
-    page.goto(f"{root}/deployments/deployment/{found['id']}")
+    page.goto(f"{root}/deployments/deployment/{found['id']}?tab=Description")
     page.get_by_text("Retrains one recipe and promotes the candidate only if").first.wait_for()
     shot(page, "deployment")
-    page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_text("Custom run").click()
-    page.get_by_text("Train although the data drifted away").wait_for()
-    page.get_by_text("accept_drift").first.wait_for()
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    page.get_by_text("Custom run").first.click()
+    page.get_by_text("Train although the data drifted away").first.wait_for()
+    page.get_by_role("switch").first.click()
     shot(page, "form")
-    page.get_by_role("checkbox").first.check() if page.get_by_role("checkbox").count() else None
     page.get_by_role("button", name="Submit").click()
-    run = site.until(lambda: [one for one in site.runs("retrain-tiny") if one["state"]["type"] in ("RUNNING", "COMPLETED")])[0]
+    page.get_by_text("scheduled").first.wait_for()
+
+    def waiting() -> Any:
+        return [one for one in site.runs("promote-tiny", "PAUSED") if one["id"] not in known]
+
+    asking = site.until(waiting)[0]["id"]
+    run = site.runs("retrain-tiny")[0]
+    assert run["parameters"] == {"recipe": "tiny", "accept_drift": True}
     page.goto(f"{root}/runs/flow-run/{run['id']}")
-    site.finish(run["id"], seconds=150)
     page.get_by_text("Completed").first.wait_for()
     shot(page, "run")
-    page.goto(f"{root}/artifacts/key/tiny-report")
+    report = site.post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["tiny-report"]}}})[0]["latest_id"]
+    page.goto(f"{root}/artifacts/artifact/{report}")
     page.get_by_text("macro F1").first.wait_for()
     shot(page, "report")
-    asking = site.until(lambda: site.runs("promote-tiny", "PAUSED"))[0]["id"]
     page.goto(f"{root}/runs/flow-run/{asking}")
-    page.get_by_text("Suspended").first.wait_for()
-    shot(page, "suspended")
     page.get_by_role("button", name="Resume").first.click()
     page.get_by_text("passed the gate").first.wait_for()
-    shot(page, "approval")
+    shot(page, "question")
+    fill(page)
+    shot(page, "answer")
+    page.get_by_role("button", name="Submit").last.click()
+    site.finish(asking)
+    page.goto(f"{root}/runs/flow-run/{asking}")
+    page.get_by_text("Completed").first.wait_for()
+    shot(page, "approved")
+    now = history(site.store, "tiny")
+    assert len(now) == records + 1 and now[-1].approved_by == "Ada Lovelace"
+
+
+def fill(page: Any) -> None:
+    """Answers the question about a candidate."""
+    page.locator(".schema-form-property", has_text="Decision").locator(".p-select-button__control").click()
+    page.locator(".p-select-option", has_text="approve").first.click()
+    for label, said in (("Name", "Ada Lovelace"), ("Reason", "I have read the report")):
+        page.locator(".schema-form-property", has_text=label).locator("input, textarea").last.fill(said)
+
+
+def test_the_champion_is_found_in_mlflow(approved: Site, browser: Any) -> None:
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    user, password = (approved.environment[name] for name in names)
+    context = browser.new_context(
+        viewport={"width": 1300, "height": 1000}, http_credentials={"username": user, "password": password}
+    )
+    page = context.new_page()
+    page.goto(f"{approved.environment['MLFLOW_TRACKING_URI']}/#/models/tiny")
+    page.get_by_text("champion").first.wait_for(timeout=60_000)
+    shot(page, "mlflow-champion")
+    version = approved.mlflow.get_model_version_by_alias("tiny", "champion").version
+    page.goto(f"{approved.environment['MLFLOW_TRACKING_URI']}/#/models/tiny/versions/{version}")
+    page.get_by_text("adaptory.ledger").first.wait_for(timeout=60_000)
+    shot(page, "mlflow-version")
+    context.close()

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.stack.conftest import Site
+from tests.stack.site import Site
 from tests.support import ROOT
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adaptory.registry import history
-from tests.stack.conftest import Site
+from tests.stack.site import Site
 
 pytestmark = pytest.mark.slow
 
