@@ -13,8 +13,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 retrain: .venv/installed
 	@$(BIN)/adaptory retrain sentiment
 
+# One worker more than processors: the one with the stack waits most of the time.
 test: .venv/installed lint test-system
-	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadgroup --no-loadscope-reorder
 
 test-fast: .venv/installed
 	@$(BIN)/python -m pytest -m "not slow"

@@ -99,10 +99,10 @@ def test_a_retrain_is_started_from_the_form_watched_read_and_approved(approved: 
 
 def fill(page: Any) -> None:
     """Answers the question about a candidate."""
-    page.locator(".schema-form-property", has_text="Decision").locator(".p-select-button__control").click()
-    page.locator(".p-select-option", has_text="approve").first.click()
+    page.locator(".p-select-button__control").last.press("Space")
+    page.get_by_text("approve", exact=True).last.click()
     for label, said in (("Name", "Ada Lovelace"), ("Reason", "I have read the report")):
-        page.locator(".schema-form-property", has_text=label).locator("input, textarea").last.fill(said)
+        page.locator(".schema-form-property", has_text=label).last.locator("input, textarea").last.fill(said)
 
 
 def test_the_champion_is_found_in_mlflow(approved: Site, browser: Any) -> None:
