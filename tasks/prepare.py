@@ -1,7 +1,8 @@
 """Prepare: the data and the base, brought up to date by DVC."""
 
+import yaml
 from prefect import task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from adaptory import data, params, reach, run, workspace
@@ -21,5 +22,9 @@ def prepare(name: str) -> Run:
         table=[{"split": split, **counts, "rows": sum(counts.values())} for split, counts in dataset.card.counts.items()],
         description=f"Dataset `{dataset.digest}`: {dataset.card.rows_in:,} rows in, "
         f"{sum(dataset.card.quarantined.values()):,} quarantined.",
+    )
+    text = yaml.safe_dump(made.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+    create_markdown_artifact(
+        f"```yaml\n{text}```", key=key(name, "recipe"), description=f"The recipe as it was read, `{made.digest}`, without defaults."
     )
     return run.on(place, made, dataset)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from prefect import runtime, task
+from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
 from adaptory.evaluation import read as read_evidence
@@ -23,7 +24,7 @@ from adaptory.registry.promotion import promote as promote_in_ledger
 from adaptory.run import Outcome, Run
 from adaptory.storage import open_store
 from adaptory.training import Candidate
-from tasks.common import worth_retrying
+from tasks.common import key, worth_retrying
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
@@ -94,7 +95,10 @@ def _tell(run: Run, verdict: Verdict) -> projection.Projection:
     """Shows in MLflow what became of the run, and keeps what the verdict rests on."""
     store, evidence = open_store(run.workspace.store), read_evidence(run.folder)
     mirrored = projection.project(run.workspace, store, run.recipe.name)
-    tracking.close_run(run.workspace, tracking.open_run(run, runtime.flow_run.id), verdict, run.folder / "report")
+    mlflow_run = tracking.open_run(run, runtime.flow_run.id)
+    tracking.close_run(run.workspace, mlflow_run, verdict, run.folder / "report")
+    if page := tracking.page(run.workspace, run.recipe.name, mlflow_run):
+        create_link_artifact(page, "the run in MLflow", key=key(run.recipe.name, "mlflow"), description=verdict.outcome)
     if evidence is not None and settles(verdict, run.recipe.gate):
         decisions.keep(store, run.folder, evidence)
     return mirrored

@@ -175,6 +175,14 @@ def log_evidence(workspace: Workspace, run_id: str, evidence: Evidence) -> None:
     log_metrics(workspace, run_id, numbers)
 
 
+def page(workspace: Workspace, recipe: str, run_id: str) -> str | None:
+    """The page of a run, where MLflow is a server."""
+    if not workspace.tracking_uri.startswith("http"):
+        return None
+    experiment = experiment_id(client(workspace), workspace, recipe)
+    return f"{workspace.tracking_uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
 def tag_run(workspace: Workspace, recipe: str, key: str, tags: Mapping[str, str]) -> None:
     """Tags the run with this key, if this MLflow has it."""
     mlflow = client(workspace)

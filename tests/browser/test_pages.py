@@ -76,7 +76,7 @@ def test_a_retrain_is_started_from_the_form_watched_read_and_approved(approved: 
     run = site.runs("retrain-tiny")[0]
     assert run["parameters"] == {"recipe": "tiny", "accept_drift": True}
     page.goto(f"{root}/runs/flow-run/{run['id']}")
-    page.get_by_text("Completed").first.wait_for()
+    page.get_by_text("Beginning flow run").first.wait_for()
     shot(page, "run")
     report = site.post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["tiny-report"]}}})[0]["latest_id"]
     page.goto(f"{root}/artifacts/artifact/{report}")

@@ -1,15 +1,18 @@
 """One stack for all tests of this folder and of the browser: PostgreSQL, S3, MLflow, Prefect, and two workers on machines of
 their own."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ class Site:
     stack: Stack
     folder: Path
     environment: dict[str, str]
+    letters: list[dict[str, str]]  # what people were told, over a webhook
 
     def adaptory(self, *words: str, code: int = 0, **more: str) -> str:
         """What `adaptory <words>` prints in the checkout of the worker `cpu`, pointed at the stack."""
@@ -126,6 +130,27 @@ class Site:
         write_tsv(self.folder / "incoming" / "rows.tsv", rows(count, seed))
 
 
+@contextmanager
+def mailbox(address: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A server that keeps what is posted to it, as a chat would."""
+    letters: list[dict[str, str]] = []
+
+    class Keep(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            letters.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words: Any) -> None: ...
+
+    server = ThreadingHTTPServer((address, 0), Keep)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://{address}:{server.server_address[1]}/", letters
+    finally:
+        server.shutdown()
+
+
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
     if not machines.possible():
@@ -146,18 +171,20 @@ def site() -> Iterator[Site]:
         shutil.rmtree(folders["gpu-worker"] / "incoming")  # data reach the other machine by DVC alone
         address = held.enter_context(machines.network(WORKERS))
         state = Path(home) / "stack"
+        webhook, letters = held.enter_context(mailbox(address))
+        overrides = {name: {"ADAPTORY_CHECKOUT": str(folder), "OMP_NUM_THREADS": "1"} for name, folder in folders.items()}
         stack = Stack(
             state,
             folders["cpu-worker"],
             address,
-            overrides={name: {"ADAPTORY_CHECKOUT": str(folder), "OMP_NUM_THREADS": "1"} for name, folder in folders.items()},
+            overrides=overrides | {"deploy": {"ADAPTORY_WEBHOOK": webhook}},
             inside={name: machines.on(name, [Path(home) / other for other in WORKERS if other != name]) for name in WORKERS},
         )
         held.callback(shutil.rmtree, stack._database, ignore_errors=True)
         held.callback(stack.down)
         held.callback(stack.stop, "s3", signal.SIGKILL)  # it would say goodbye for ten seconds
         stack.up()
-        yield Site(stack, folders["cpu-worker"], stack.client())
+        yield Site(stack, folders["cpu-worker"], stack.client(), letters)
 
 
 @pytest.fixture(scope="session")

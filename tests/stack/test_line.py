@@ -27,8 +27,10 @@ def test_a_candidate_is_trained_on_another_machine_and_waits_for_a_person(site: 
 def test_the_pages_show_data_progress_scores_and_report(site: Site, asked: str) -> None:
     found = site.post("/artifacts/latest/filter", {})
     kinds = {one["key"]: one["type"] for one in found}
+    assert 'approval: required' in next(one["data"] for one in found if one["key"] == "tiny-recipe")
     named = {"tiny-data": "table", "tiny-training": "progress", "tiny-scores": "table", "tiny-report": "markdown"}
-    assert kinds.items() >= (named | {"tiny-candidate": "markdown"}).items()
+    named |= {"tiny-candidate": "markdown", "tiny-recipe": "markdown", "tiny-mlflow": "markdown"}
+    assert kinds.keys() >= named.keys(), kinds
     assert next(one["data"] for one in found if one["type"] == "progress") == 100
 
 
@@ -47,6 +49,12 @@ def test_who_approved_is_in_the_ledger_and_mlflow_shows_the_champion(approved: S
     assert version.tags["adaptory.candidate"] == record.candidate
     assert "candidate" not in approved.mlflow.get_registered_model("tiny").aliases
     assert approved.adaptory("audit", "tiny").strip() == "tiny: everything agrees with the ledger"
+
+
+def test_people_are_told_of_the_question_and_of_the_promotion(approved: Site) -> None:
+    wanted = {"tiny: adaptory.awaiting-approval", "tiny: adaptory.promoted"}
+    approved.until(lambda: wanted <= {one["subject"] for one in approved.letters}, 30)
+    assert next(one["text"] for one in approved.letters if one["subject"] == "tiny: adaptory.promoted") == "approved by Ada"
 
 
 def test_a_release_is_pulled_from_the_bucket_and_answers(approved: Site, tmp_path: Path) -> None:
