@@ -15,7 +15,7 @@ retrain: .venv/installed
 
 # One worker more than processors: the one with the stack waits most of the time.
 test: .venv/installed lint test-system
-	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/installed
 	@$(BIN)/python -m pytest -m "not slow"

@@ -25,6 +25,6 @@ def prepare(name: str) -> Run:
     )
     text = yaml.safe_dump(made.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
     create_markdown_artifact(
-        f"```yaml\n{text}```", key=key(name, "recipe"), description=f"The recipe as it was read, `{made.digest}`, without defaults."
+        f"```yaml\n{text}```", key=key(name, "recipe"), description=f"The recipe as read, `{made.digest}`, without defaults."
     )
     return run.on(place, made, dataset)
