@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adaptory.registry import history
 from infra.stack import Stack
 from tests.pipeline.conftest import run
 from tests.stack import machines
@@ -34,6 +35,7 @@ class Site:
     folder: Path
     environment: dict[str, str]
     letters: list[dict[str, str]]  # what people were told, over a webhook
+    first: dict[str, Any] = field(default_factory=dict)  # what there was to see while the first candidate waited
 
     def adaptory(self, *words: str, code: int = 0, **more: str) -> str:
         """What `adaptory <words>` prints in the checkout of the worker `cpu`, pointed at the stack."""
@@ -192,6 +194,10 @@ def asked(site: Site) -> str:
     """The flow run that asks a person about the first candidate: the whole line ran before it, on two machines."""
     site.finish(site.start("retrain/on-demand", recipe="tiny"))
     found: str = site.until(lambda: site.runs("promote-tiny", "PAUSED"))[0]["id"]
+    site.first = {"records": history(site.store, "tiny"), "aliases": set(site.mlflow.get_registered_model("tiny").aliases)}
+    none = ({}, {"decision": "perhaps", "name": "Ada", "reason": "x"}, {"decision": "approve", "name": "", "reason": "x"})
+    site.first["answers"] = [site.post(f"/flow_runs/{found}/resume", {"run_input": one})["status"] for one in none]
+    site.first["state"] = site.get(f"/flow_runs/{found}")["state"]["name"]
     return found
 
 
