@@ -1,5 +1,5 @@
 # make retrain   the main job, from nothing: real data, real model, embedded servers
-# make test      everything that runs without a GPU, but make test-bad-days: machines and servers that die
+# make test      everything that runs without a GPU, but for the long stories on the stack: make test-long
 # make up        PostgreSQL, S3, MLflow, Prefect and two workers as processes on loopback; make down ends them
 # make demo      the line on that stack: triggered over HTTP, promoted, pulled from the bucket
 # make deploy    work pools, limits, automations and prefect.yaml, applied to the server of PREFECT_API_URL
@@ -8,18 +8,18 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: retrain test test-fast test-bad-days test-system lint constraints bench bench-data bench-serving ui up down demo deploy
+.PHONY: retrain test test-fast test-long test-system lint constraints bench bench-data bench-serving ui up down demo deploy
 
 retrain: .venv/installed
 	@$(BIN)/adaptory retrain sentiment
 
 # One worker more than processors: the one with the stack waits most of the time.
 test: .venv/installed lint test-system
-	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder -m "not bad_day"
+	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder -m "not long"
 
-# Machines and servers die and come back: six minutes of mostly waiting.
-test-bad-days: .venv/installed test-system
-	@$(BIN)/python -m pytest -m bad_day
+# Stories on the stack: new data, rollback, bad days, the browser; a quarter of an hour of mostly waiting.
+test-long: .venv/installed test-system
+	@$(BIN)/python -m pytest -m long
 
 test-fast: .venv/installed
 	@$(BIN)/python -m pytest -m "not slow"

@@ -10,7 +10,7 @@ from adaptory.registry import history
 from tests.stack.site import Site
 from tests.support import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 # Kept by CI; git does not know them.
 SHOTS = ROOT / ".adaptory" / "screenshots"
 QUIET = [

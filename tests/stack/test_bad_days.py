@@ -9,7 +9,7 @@ import pytest
 from adaptory.registry import history
 from tests.stack.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.bad_day]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def begun(site: Site, rows: int, seed: int) -> str:
