@@ -17,7 +17,7 @@ retrain: .venv/installed
 test: .venv/installed lint test-system
 	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder -m "not long"
 
-# Stories on the stack: new data, rollback, bad days, the browser; a quarter of an hour of mostly waiting.
+# Stories on the stack (new data, rollback, bad days), the browser, an installation from nothing, the arbiter of methods.
 test-long: .venv/installed test-system
 	@$(BIN)/python -m pytest -m long
 

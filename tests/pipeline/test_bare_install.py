@@ -40,6 +40,7 @@ def missing(python: Path, *names: str) -> set[str]:
     return set(ask(Path("/"), str(python), "-c", code).stdout.split())
 
 
+@pytest.mark.long
 def test_the_core_pulls_and_the_predict_extra_answers_as_measured(promoted: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     python, adaptory = tmp_path / "venv" / "bin" / "python", str(tmp_path / "venv" / "bin" / "adaptory")

@@ -124,6 +124,7 @@ def test_what_is_to_be_chosen_must_be_chosen_first(searched: Path, tmp_path: Pat
     assert "no trial 9 that trains in the search of 'tiny'; there are 0, 1, 2" in told
 
 
+@pytest.mark.long
 def test_the_arbiter_weighs_the_usual_methods_on_the_same_rows(searched: Path, tmp_path: Path, prefect_api: str) -> None:
     copy = shutil.copytree(searched, tmp_path / "copy", symlinks=True)
     shutil.rmtree(copy / ".adaptory" / "runs")
