@@ -1,5 +1,5 @@
 # make retrain   the main job, from nothing: real data, real model, embedded servers
-# make test      everything that runs without a GPU, but for the long stories on the stack: make test-long
+# make test      everything that runs without a GPU, but for the stack and the browser: make test-long
 # make up        PostgreSQL, S3, MLflow, Prefect and two workers as processes on loopback; make down ends them
 # make demo      the line on that stack: triggered over HTTP, promoted, pulled from the bucket
 # make deploy    work pools, limits, automations and prefect.yaml, applied to the server of PREFECT_API_URL
@@ -13,11 +13,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 retrain: .venv/installed
 	@$(BIN)/adaptory retrain sentiment
 
-# One worker more than processors: the one with the stack waits most of the time.
 test: .venv/installed lint test-system
-	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder -m "not long"
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not long"
 
-# Stories on the stack (new data, rollback, bad days), the browser, an installation from nothing, the arbiter of methods.
+# The stack with its machines, doors and bad days, the browser, an installation from nothing, the arbiter of methods.
 test-long: .venv/installed test-system
 	@$(BIN)/python -m pytest -m long
 

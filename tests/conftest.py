@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+_FIRST = set(os.environ)
 _SHOWN = ("prefect", "mlflow", "dvc", "torch", "transformers", "peft", "polars")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several side by side: each on one core
@@ -29,11 +31,15 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in ("ADAPTORY_HOME", "ADAPTORY_STORE", "ADAPTORY_CACHE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
+    yield
+    for name in set(os.environ) - _FIRST:  # or the next file's fixtures would find another test's servers
+        if name.startswith(("ADAPTORY_", "AWS_", "MLFLOW_", "PREFECT_API")):
+            del os.environ[name]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

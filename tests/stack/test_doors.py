@@ -12,7 +12,7 @@ import pytest
 from tests.stack.site import Site
 from tests.support import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 ZERO = "00000000-0000-0000-0000-000000000000"
 
 

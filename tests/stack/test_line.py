@@ -9,7 +9,7 @@ import pytest
 from adaptory.registry import history
 from tests.stack.site import Site
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_a_candidate_is_trained_on_another_machine_and_waits_for_a_person(site: Site, asked: str) -> None:
@@ -77,7 +77,6 @@ def test_the_same_inputs_are_not_worked_on_again(approved: Site) -> None:
     assert "adaptory.nothing-new" in events(approved, run)
 
 
-@pytest.mark.long
 def test_new_data_start_one_retrain_and_a_rejected_candidate_changes_nothing(approved: Site) -> None:
     approved.more_rows(280)
     known = {one["id"] for one in approved.runs("promote-tiny")}
@@ -99,7 +98,6 @@ def test_new_data_start_one_retrain_and_a_rejected_candidate_changes_nothing(app
     assert "REJECTED" in events(approved, run)["adaptory.nothing-new"]["reason"]
 
 
-@pytest.mark.long
 def test_two_triggers_at_once_make_one_version_and_a_way_back_leads_to_the_first(approved: Site) -> None:
     approved.more_rows(300, seed=1)
     trained = {one["id"] for one in approved.runs("tiny-train")}
@@ -119,7 +117,6 @@ def test_two_triggers_at_once_make_one_version_and_a_way_back_leads_to_the_first
     assert "never was champion" in approved.finish(gone, state="FAILED")["state"]["message"]
 
 
-@pytest.mark.long
 def test_an_alias_that_was_moved_by_hand_is_moved_back_and_told(approved: Site) -> None:
     versions = [str(one.version) for one in approved.mlflow.search_model_versions("name = 'tiny'")]
     now = approved.mlflow.get_registered_model("tiny").aliases["champion"]
@@ -131,7 +128,6 @@ def test_an_alias_that_was_moved_by_hand_is_moved_back_and_told(approved: Site) 
     assert "alias champion now names version" in artifacts[0]["data"]
 
 
-@pytest.mark.long
 def test_the_champion_is_watched_on_the_rows_that_arrived_since(approved: Site) -> None:
     run = approved.start("monitor/tiny", recipe="tiny", retrain_when="never")
     approved.finish(run)
