@@ -32,12 +32,18 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    _forget_servers()  # before monkeypatch sees them: it would put them back
     for name in ("ADAPTORY_HOME", "ADAPTORY_STORE", "ADAPTORY_CACHE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     yield
-    for name in set(os.environ) - _FIRST:  # or the next file's fixtures would find another test's servers
+    _forget_servers()
+
+
+def _forget_servers() -> None:
+    """Takes out of the environment what a test or a fixture put there, or the next file would find another's servers."""
+    for name in set(os.environ) - _FIRST:
         if name.startswith(("ADAPTORY_", "AWS_", "MLFLOW_", "PREFECT_API")):
             del os.environ[name]
 
