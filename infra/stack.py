@@ -10,15 +10,13 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from typing import Any
 import yaml
 
 from infra import secrets
+from infra.ports import free_ports
 
 ROOT = Path(__file__).parent.parent
 _PATIENCE = 180.0  # seconds a service may take to be ready
@@ -235,32 +234,6 @@ class Stack:
 def interpolate(text: str, values: dict[str, str]) -> str:
     """Compose's ${NAME:-default}."""
     return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: values.get(found[1], found[2]), text)
-
-
-def free_ports(wanted: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """Each name with the port it wants, or a free one; SeaweedFS also takes the one 10,000 higher."""
-    with ExitStack() as held:
-        for name, port in wanted.items():
-            while not _bind(held, port, port + 10_000 if name.startswith("S3") else None):
-                port = _ephemeral()
-            yield name, port
-
-
-def _bind(held: ExitStack, *ports: int | None) -> bool:
-    for port in filter(None, ports):
-        probe = held.enter_context(socket.socket())
-        try:
-            probe.bind(("", port))  # SeaweedFS names sockets by port alone, so that two on one host need different ones
-        except (OSError, OverflowError):
-            return False
-    return True
-
-
-def _ephemeral() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-        return port if port + 10_000 < 65_536 else port - 20_000
 
 
 def _as_postgres() -> list[str]:
