@@ -16,6 +16,7 @@ def main(recipe: str = "sentiment") -> int:
     stack = Stack(ROOT / ".adaptory" / "stack")
     os.environ.update(stack.client())
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("retrain/on-demand")
@@ -24,7 +25,7 @@ def main(recipe: str = "sentiment") -> int:
         began, told = time.monotonic(), ""
         while True:
             run = client.read_flow_run(run.id)
-            tasks = [one for one in client.read_task_runs(flow_run_filter={"id": {"any_": [run.id]}}) if one.state]  # type: ignore[arg-type]
+            tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
             newest = max(tasks, key=lambda one: one.start_time or one.created, default=None)
             said = f"{run.state.name if run.state else ''}{f', {newest.name.rpartition(chr(45))[0]}' if newest else ''}"
             if said != told:

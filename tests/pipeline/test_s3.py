@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from adaptory import bases
 from adaptory.errors import BaseModelError, UserError
@@ -14,6 +16,7 @@ from tests.pipeline.conftest import run
 from tests.s3_server import s3_server
 from tests.store_contract import StoreContract
 from tests.support import checkout, tiny_base
+from tests.unit.test_ledger_machine import Machine
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +48,26 @@ class TestS3(StoreContract):
         with pytest.raises(UserError, match="the store refuses get_object") as caught:
             other.get("a")
         assert "wrong" not in str(caught.value)
+
+
+class BucketMachine(Machine):
+    """A model's life in any order of events, each example under a prefix of its own."""
+
+    bucket: str
+    begun = 0
+
+    def empty_store(self) -> ObjectStore:
+        BucketMachine.begun += 1
+        return open_store(f"s3://{self.bucket}/life-{BucketMachine.begun}")
+
+
+def test_s1_s4_s11_s14_whatever_happens_to_a_model_its_ledger_in_a_bucket_is_what_happened(s3: str) -> None:
+    BucketMachine.bucket = s3
+    few = settings(
+        max_examples=4, stateful_step_count=20, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    run_state_machine_as_test(BucketMachine, settings=few)
+    assert BucketMachine.begun >= 4
 
 
 def test_a_base_is_brought_from_a_prefix_and_pinned_by_its_digest(s3: str, tmp_path: Path) -> None:
