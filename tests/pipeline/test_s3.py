@@ -64,7 +64,12 @@ class BucketMachine(Machine):
 def test_s1_s4_s11_s14_whatever_happens_to_a_model_its_ledger_in_a_bucket_is_what_happened(s3: str) -> None:
     BucketMachine.bucket = s3
     few = settings(
-        max_examples=4, stateful_step_count=20, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        max_examples=4,
+        stateful_step_count=20,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(BucketMachine, settings=few)
     assert BucketMachine.begun >= 4
