@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from adaptory import params, prefect_api, reach
 from adaptory.errors import AlreadyExists, UserError
-from adaptory.recipe import Frozen
+from adaptory.frozen import Frozen
 from adaptory.registry import ledger
 from adaptory.storage import ObjectStore, open_store
 from adaptory.storage.objects import S3Store

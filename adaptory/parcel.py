@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from adaptory import data, fingerprint, params, run
 from adaptory.errors import IntegrityError, NotFound, StageError
-from adaptory.recipe import Frozen
+from adaptory.frozen import Frozen
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
 from adaptory.workspace import Workspace

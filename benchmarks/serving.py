@@ -68,14 +68,16 @@ import tempfile, time
 from pathlib import Path
 from adaptory import release, workspace
 from adaptory.storage.objects import open_store
+store = open_store(workspace.find().store)
+store.keys("ledger/")  # the connection is open
 began = time.perf_counter()
-release.pull(open_store(workspace.find().store), "{model}@champion", Path(tempfile.mkdtemp()) / "out")
+release.pull(store, "{model}@champion", Path(tempfile.mkdtemp()) / "out")
 print(time.perf_counter() - began)
 """,
     "mlflow artifacts download": """
 import tempfile, time
 import mlflow
-mlflow.MlflowClient().search_registered_models(max_results=1)  # the database is open
+mlflow.MlflowClient().search_registered_models(max_results=1)  # the connection is open
 began = time.perf_counter()
 mlflow.artifacts.download_artifacts("models:/{model}@champion", dst_path=tempfile.mkdtemp())
 print(time.perf_counter() - began)

@@ -104,13 +104,15 @@ def _bring(reference: str, scratch: Path, root: Path, cache: Path) -> Path:
 
 
 def _from_s3(place: storage.S3, scratch: Path) -> None:
+    from boto3.s3.transfer import S3Transfer
+
     client = s3_client()
     prefix = place.prefix + "/"
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=prefix):
         for item in page.get("Contents", ()):
             name = item["Key"].removeprefix(prefix)
             if name and "/" not in name:
-                client.download_file(place.bucket, item["Key"], str(scratch / name))
+                S3Transfer(client).download_file(place.bucket, item["Key"], str(scratch / name))
 
 
 def _from_hub(place: storage.Hub, scratch: Path) -> None:

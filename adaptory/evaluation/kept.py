@@ -13,8 +13,8 @@ from typing import Any
 from adaptory import fingerprint
 from adaptory.errors import NotFound
 from adaptory.evaluation.scores import Answers, answers_of, columns
+from adaptory.frozen import Frozen
 from adaptory.gate import Estimate
-from adaptory.recipe import Frozen
 from adaptory.storage import ObjectStore
 
 

@@ -4,8 +4,8 @@ import math
 from statistics import NormalDist
 from typing import Literal
 
+from adaptory.frozen import Frozen
 from adaptory.gate.evidence import Estimate, Look
-from adaptory.recipe import Frozen
 
 
 class Finding(Frozen):

@@ -9,9 +9,9 @@ from typing import get_args
 from pydantic import Field, model_validator
 
 from adaptory import fingerprint
+from adaptory.frozen import Digest, Frozen, Name, Share
 from adaptory.recipe.data import Data, Drift, Fields, Label, Source, Split, SplitName, Task
 from adaptory.recipe.evaluation import LENGTHS, NEW, SEEN, WRITES, Baseline, Evaluation, General, baselines_of
-from adaptory.recipe.frozen import Digest, Frozen, Name, Share
 from adaptory.recipe.gate import (
     Asked,
     BeatsBaselines,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from adaptory.recipe.frozen import Digest, Frozen, Name, Share
+from adaptory.frozen import Digest, Frozen, Name, Share
 
 Task = Literal["classification", "regression", "pair_classification", "sft", "preference", "text"]
 SplitName = Literal["train", "validation", "test"]

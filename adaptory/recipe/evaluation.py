@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from adaptory.frozen import Frozen, Name
 from adaptory.recipe.data import Source, Task
-from adaptory.recipe.frozen import Frozen, Name
 
 Baseline = Literal["majority", "tfidf", "untuned", "vader", "mean", "zero_shot", "few_shot", "copy", "longer"]
 _BASELINES: dict[Task, tuple[Baseline, ...]] = {

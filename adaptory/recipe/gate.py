@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from adaptory.recipe.frozen import Frozen, Name, Share
+from adaptory.frozen import Frozen, Name, Share
 from adaptory.recipe.metrics import Metric
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from adaptory.frozen import Frozen
 from adaptory.recipe.data import Task
-from adaptory.recipe.frozen import Frozen
 from adaptory.recipe.training import Training
 
 # Others change what is learned or measured, so their scores could not be compared.

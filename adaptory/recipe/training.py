@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from adaptory.frozen import Frozen, Name, Share
 from adaptory.recipe.data import Task
-from adaptory.recipe.frozen import Frozen, Name, Share
 
 Method = Literal["auto", "lora", "rslora", "dora", "pissa", "qlora", "ia3", "prompt_tuning", "full", "freeze", "head"]
 ADAPTERS: tuple[Method, ...] = ("lora", "rslora", "dora", "pissa", "qlora", "ia3", "prompt_tuning")

@@ -2,7 +2,7 @@
 
 from adaptory import fingerprint
 from adaptory.errors import NotFound
-from adaptory.recipe import Frozen
+from adaptory.frozen import Frozen
 from adaptory.storage import ObjectStore
 
 

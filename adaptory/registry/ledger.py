@@ -9,7 +9,7 @@ from typing import Literal
 
 from adaptory import fingerprint
 from adaptory.errors import AlreadyExists, IntegrityError, NotFound
-from adaptory.recipe.frozen import Frozen, Name
+from adaptory.frozen import Frozen, Name
 from adaptory.registry import signing
 from adaptory.storage import ObjectStore
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 from adaptory import fingerprint
 from adaptory.errors import AlreadyExists, NotFound, ReleaseError
+from adaptory.frozen import Frozen
 from adaptory.gate import Evidence, Verdict
 from adaptory.profile import history as history_of_data
-from adaptory.recipe import Frozen
 from adaptory.registry import promotion
 from adaptory.registry.ledger import Record, history
 from adaptory.release.build import build_release, store_release

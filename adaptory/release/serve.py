@@ -1,6 +1,7 @@
 """A small service that follows a champion: questions in, answers out, each by exactly one version.
 
-Questions of several requests are answered together. A new champion is pulled, verified, loaded and asked its own example
+Questions of several requests are answered together; where rows are read whole (no answer is written), as many batches at a time
+as there are processors, each on one of them. A new champion is pulled, verified, loaded and asked its own example
 beside the one that answers; then the next batch goes to it. No request is dropped, and none meets two versions. When the store
 is gone, or a release does not answer its example, what answers goes on.
 """
@@ -9,7 +10,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,9 @@ from adaptory.storage import ObjectStore
 
 BODY = 1 << 20  # bytes of a request
 QUESTIONS = 256  # in a request, and in a batch
-_WAIT = 0.003  # seconds that a batch waits for more
+_MOST = 4  # batches at a time
+_QUIET = 0.002  # seconds without another request after which a batch begins
+_WAIT = 0.01  # seconds after which it begins in any case
 VERSION = "X-Adaptory-Version"
 TOKEN = "ADAPTORY_TOKEN"
 
@@ -33,7 +36,7 @@ class Served:
 
     version: int
     digest: str
-    answer: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+    answer: Sequence[Callable[[list[dict[str, Any]]], list[dict[str, Any]]]]  # one for each batch that is computed at a time
 
 
 @dataclass
@@ -61,7 +64,8 @@ class Following:
         if served is None:
             if wrong := serving.smoke(done.folder, self.root, self.cache):
                 raise ReleaseError(f"v{done.version} answers its example otherwise than when it was released: {wrong[0]}")
-            served = Served(done.version, done.digest, serving.load(done.folder, self.root, self.cache))
+            loaded = serving.load(done.folder, self.root, self.cache)
+            served = Served(done.version, done.digest, loaded.twins(_side_by_side(loaded)))
         kept = [served, *([self.current] if self.current else [])]
         self._loaded = {one.digest: one for one in kept}
         self.current, self.swaps = served, self.swaps + 1
@@ -160,35 +164,66 @@ def _questions(body: bytes) -> list[dict[str, Any]] | str:
     return found if len(found) <= QUESTIONS else f"a request may hold {QUESTIONS} questions, this one has {len(found):,}"
 
 
+def _side_by_side(loaded: serving.Predictor) -> int:
+    """How many batches are computed at a time. Small products gain little from a second processor: two batches gain all of it."""
+    import torch
+
+    if next(loaded.model.parameters()).device.type != "cpu" or loaded.candidate.objective not in ("classes", "value"):
+        return 1
+    cores = len(os.sched_getaffinity(0))
+    count = min(cores, _MOST)
+    torch.set_num_threads(cores // count)
+    return count
+
+
 async def _batches(queue: Any, following: Following) -> None:
-    """Answers what waits, many requests at a time; the version that answers is taken once for each batch."""
+    """Hands what waits to whoever is free, many requests at a time; the version that answers is taken once for each batch."""
+    assert following.current is not None, "the service begins with a version"
     loop = asyncio.get_running_loop()
+    free: asyncio.Queue[int] = asyncio.Queue()
+    for place in range(len(following.current.answer)):
+        free.put_nowait(place)
+    at_work: set[asyncio.Task[None]] = set()
+
+    async def compute(place: int, served: Served, waiting: list[Any]) -> None:
+        try:
+            told = await loop.run_in_executor(None, _answered, served.answer[place], [questions for questions, _ in waiting])
+            for (_, future), answers in zip(waiting, told, strict=True):
+                if future.done():  # its client went away
+                    continue
+                if isinstance(answers, Exception):
+                    future.set_exception(answers)
+                else:
+                    future.set_result((served.version, answers))
+        finally:
+            free.put_nowait(place)
+
     while True:
-        waiting = [await queue.get()]
-        await asyncio.sleep(_WAIT if queue.empty() else 0)
-        while not queue.empty() and sum(len(questions) for questions, _ in waiting) < QUESTIONS:
-            waiting.append(queue.get_nowait())
-        served = following.current
-        assert served is not None, "the service begins with a version"
-        told = await loop.run_in_executor(None, _answered, served, [questions for questions, _ in waiting])
-        for (_, future), answers in zip(waiting, told, strict=True):
-            if future.done():  # its client went away
-                continue
-            if isinstance(answers, Exception):
-                future.set_exception(answers)
-            else:
-                future.set_result((served.version, answers))
+        waiting, place = [await queue.get()], await free.get()
+        latest = loop.time() + _WAIT
+        while loop.time() < latest:
+            await asyncio.sleep(_QUIET)
+            if queue.empty():
+                break
+            while not queue.empty() and sum(len(questions) for questions, _ in waiting) < QUESTIONS:
+                waiting.append(queue.get_nowait())
+        share = -(-len(waiting) // (1 + free.qsize()))
+        for start in range(0, len(waiting), share):
+            task = asyncio.create_task(compute(place, following.current, waiting[start : start + share]))
+            at_work.add(task)
+            task.add_done_callback(at_work.discard)
+            place = free.get_nowait() if start + share < len(waiting) else place
 
 
-def _answered(served: Served, requests: list[list[dict[str, Any]]]) -> list[Any]:
+def _answered(answer: Callable[[list[dict[str, Any]]], list[dict[str, Any]]], requests: list[list[dict[str, Any]]]) -> list[Any]:
     """The answers to each request; if one of them cannot be answered, each by itself, so that only that one fails."""
     try:
-        answers = iter(served.answer([question for questions in requests for question in questions]))
+        answers = iter(answer([question for questions in requests for question in questions]))
         return [[next(answers) for _ in questions] for questions in requests]
     except Exception as fault:
         if len(requests) == 1:
             return [fault]
-        return [_answered(served, [questions])[0] for questions in requests]
+        return [_answered(answer, [questions])[0] for questions in requests]
 
 
 def serve(store: ObjectStore, name: str, place: Any, host: str, port: int, every: float) -> None:

@@ -1,5 +1,6 @@
 """Answers from a pulled release, with torch, transformers and peft alone."""
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,12 @@ class Predictor:
         made = self.candidate
         goal = objectives.to_answer(made.objective, made.training, self.made, made.centre, made.spread)
         return answers.reply(self.model, self.made, goal, made.classes, asked, self.facts["longest"])
+
+    def twins(self, count: int) -> list["Predictor"]:
+        """So many predictors of the same weights, each for a thread of its own: a tokenizer and a network's hooks serve one
+        caller at a time."""
+        weights = {id(one): one for one in (*self.model.parameters(), *self.model.buffers())}
+        return [self, *(copy.deepcopy(self, dict(weights)) for _ in range(count - 1))]
 
     def read(self, line: str) -> dict[str, Any]:
         """A question from a line: JSON where it must hold several fields, else the bare text."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from adaptory.recipe.frozen import Frozen
+from adaptory.frozen import Frozen
 from adaptory.recipe.training import Training
 
 CHOICE = "choice.json"

@@ -134,7 +134,7 @@ class S3Store:
 
     @property
     def client(self) -> Any:
-        """Made at the first use: importing boto3 takes a third of a second."""
+        """Made at the first use."""
         if self._client is None:
             self._client = s3_client()
         return self._client
@@ -164,7 +164,9 @@ class S3Store:
         return data
 
     def upload(self, path: Path, key: str) -> None:
-        self.client.upload_file(str(path), self.bucket, self.prefix + key)
+        from boto3.s3.transfer import S3Transfer
+
+        S3Transfer(self.client).upload_file(str(path), self.bucket, self.prefix + key)
 
     def _call(self, verb: str, key: str, **arguments: Any) -> Any:
         from botocore.exceptions import ClientError
@@ -181,9 +183,12 @@ class S3Store:
 
 
 def s3_client(attempts: int = 6) -> Any:
-    """A boto3 client with bounded retries and timeouts; AWS_ENDPOINT_URL and the usual keys apply."""
-    import boto3
+    """A client with bounded retries and timeouts; AWS_ENDPOINT_URL and the usual keys apply.
+
+    It is botocore's own: boto3, which adds transfers in parts, takes as long to import as a whole pull.
+    """
     from botocore.config import Config
+    from botocore.session import Session
 
     settings = Config(
         connect_timeout=5,
@@ -192,4 +197,4 @@ def s3_client(attempts: int = 6) -> Any:
         s3={"addressing_style": "path"},
     )
     # A session of its own: the default one is shared between threads and remembers old credentials.
-    return boto3.session.Session().client("s3", config=settings)
+    return Session().create_client("s3", config=settings)

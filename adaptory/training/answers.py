@@ -20,12 +20,14 @@ _GENERATED = 8192  # tokens of prompts and answers held at once while writing
 def outputs(model: Any, goal: Objective, rows: Sequence[Example]) -> Any:
     """The task's own head for each row: a float array of rows x outputs, in the order of the rows."""
     found: Any = None
-    with forward.first_token_only(model):
-        for places, batch in _batches(model, goal, rows):
+    device = next(model.parameters()).device
+    for places, some in scoring(goal, model, rows):
+        batch = forward.joined(model, some) or objectives.prepared(goal, some, (goal.settings.seed,))
+        with forward.first_token_only(model, batch := batch.to(device)):
             said = forward.row_logits(model, batch).cpu().numpy().astype(np.float64)
-            if found is None:
-                found = np.zeros((len(rows), said.shape[1]))
-            found[places] = said
+        if found is None:
+            found = np.zeros((len(rows), said.shape[1]))
+        found[places] = said
     return found
 
 
@@ -139,7 +141,8 @@ def scoring(
     """Rows to be scored together in inference mode, longest first, with their places; shared: this process's part."""
     import torch
 
-    model.eval()
+    if model.training:  # saying it again walks through every module
+        model.eval()
     device = next(model.parameters()).device
     batches = sorted_batches([row.length * goal.sequences for row in rows], tokens or _TOKENS.get(device.type, _MANY))
     with torch.inference_mode(), devices.computing(device, goal.settings.precision):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptory.errors import PlanError, TrainingError
-from adaptory.recipe import Frozen
+from adaptory.frozen import Frozen
 from adaptory.run import Run
 
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from adaptory.errors import PlanError
-from adaptory.recipe import Frozen
+from adaptory.frozen import Frozen
 from adaptory.training import devices
 from adaptory.training.batches import sorted_batches
 from adaptory.training.fit import is_memory

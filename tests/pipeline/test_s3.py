@@ -78,7 +78,7 @@ def test_s1_s4_s11_s14_whatever_happens_to_a_model_its_ledger_in_a_bucket_is_wha
 def test_a_base_is_brought_from_a_prefix_and_pinned_by_its_digest(s3: str, tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
     for path in base.iterdir():
-        s3_client().upload_file(str(path), s3, f"models/tiny/{path.name}")
+        s3_client().put_object(Bucket=s3, Key=f"models/tiny/{path.name}", Body=path.read_bytes())
     s3_client().put_object(Bucket=s3, Key="models/tiny/pytorch_model.bin", Body=b"a pickle")
     reference = f"s3://{s3}/models/tiny"
     digest = bases.fetch(reference, tmp_path / "fetched", tmp_path, tmp_path / "cache")

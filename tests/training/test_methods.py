@@ -1,5 +1,6 @@
 """Every method trains what it says and nothing else, saves it, and the saved thing answers as the trained one did."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,11 +264,20 @@ def test_a_head_that_reads_the_first_token_answers_the_same_when_only_that_token
     config = AutoConfig.for_model(kind, num_labels=3, max_position_embeddings=64, initializer_range=0.5, **sizes)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    rows = [Example(str(n), [2, *torch.randint(5, 50, (3 + n,)).tolist()]) for n in range(6)]
+    rows = [Example(str(n), [2, *torch.randint(5, 50, (3 + n,)).tolist()], types=[0] * 2 + [1] * (2 + n)) for n in range(26)]
+    if kind != "bert":
+        rows = [replace(row, types=None) for row in rows]
     batch = forward.collate(rows, 1)
     with torch.inference_mode():
         whole = forward.row_logits(model, batch)
-        with forward.first_token_only(model):
+        with forward.first_token_only(model, batch):
             short = forward.row_logits(model, batch)
         assert torch.equal(forward.row_logits(model, batch), whole), "it ends with the block"
+        one = forward.joined(model, rows)
+        assert (one is not None) == (kind != "distilbert")
+        if one is not None:
+            assert one.ids.shape == (1, sum(len(row.ids) for row in rows))
+            with forward.first_token_only(model, one):
+                assert torch.allclose(forward.row_logits(model, one), whole, atol=1e-3), "no row sees another"
+            assert forward.joined(model, rows[:1] * 6) is None, "nothing is padded: nothing to save"
     assert torch.allclose(short, whole, atol=1e-5) and whole.std() > 0.01

@@ -59,6 +59,16 @@ def test_light_commands_import_nothing_heavy(statement: str) -> None:
     assert done.stdout.strip() == ""
 
 
+def test_a_pull_imports_neither_recipes_nor_boto3(tmp_path: Path) -> None:
+    code = (
+        "import sys; from adaptory.cli import main; code = main(); "
+        "assert code and 'adaptory.release.pull' in sys.modules; print(*{'adaptory.recipe', 'boto3', 'torch'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code, "pull", "tiny@champion", str(tmp_path), "--store", str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "" and "tiny@champion" in done.stderr
+
+
 def test_importing_a_module_changes_nothing_on_disk(tmp_path: Path) -> None:
     modules = [
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

@@ -1,4 +1,4 @@
-"""What every part of a recipe is made of."""
+"""What recipes, records and every other kept object are made of."""
 
 from typing import Annotated
 
