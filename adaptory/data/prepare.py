@@ -117,7 +117,7 @@ def _dvc(workspace: Workspace, *commands: list[str], check: bool = True) -> int:
         done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
         if done.returncode and check:
             raise_what_it_said(told)
-            last = [line for line in done.stderr.splitlines() if line.strip()][-3:]
+            last = [line for line in done.stderr.splitlines() if line.strip() and "dvc.org/support" not in line][-3:]
             done_words = " or ".join(words[0] for words in commands)
             raise StageError(f"dvc {done_words} failed: {' '.join(last) or done.stdout[-500:]}")
     return done.returncode

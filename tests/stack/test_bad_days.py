@@ -51,7 +51,7 @@ def test_a_prefect_server_that_starts_again_finds_its_runs_and_loses_no_slot(app
     approved.finish(run, seconds=200)
     waits(approved, known)
     assert "rejected it" in approved.adaptory("reject", "tiny", "--reason", "a bad day")
-    limits = approved.until(lambda: _free(approved), 150)
+    limits = approved.until(lambda: free(approved), 150)
     assert {one["name"] for one in limits} >= {"gpu", "promote-tiny"}
 
 
@@ -109,6 +109,7 @@ def _ended_as(site: Site, run: str) -> str:
     return "works" if any(one["name"].startswith("prepare") for one in tasks) else "superseded"
 
 
-def _free(site: Site) -> Any:
+def free(site: Site) -> Any:
+    """The limits, if nobody holds a slot of any."""
     limits = site.post("/v2/concurrency_limits/filter", {})
     return limits if not any(one["active_slots"] for one in limits) else None
