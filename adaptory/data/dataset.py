@@ -1,5 +1,6 @@
 """A dataset version: what a training or an evaluation was made from, named by its digest."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -41,7 +42,40 @@ class Dataset(Frozen):
 
 
 def dataset_version(workspace: Workspace, recipe: str) -> Dataset:
-    """The dataset that lies in the workspace, verified against its own card. Raises DataError."""
+    """The dataset that lies in the workspace, verified against its own card. Raises DataError.
+
+    DVC rewrites dvc.lock in place whenever any recipe is prepared: who reads it meanwhile finds half of it. So its sections are
+    taken from what `record_version` kept, unless somebody made these data without it.
+    """
+    found = _version(workspace, recipe)
+    try:
+        kept = Dataset.model_validate_json(_kept(workspace, recipe).read_bytes())
+    except (FileNotFoundError, ValueError):
+        kept = found
+    return kept if kept.dvc and kept.model_copy(update={"dvc": {}}) == found else _with_sections(workspace, found)
+
+
+def record_version(workspace: Workspace, recipe: str) -> Dataset:
+    """The dataset as it was just prepared, kept for `dataset_version`; to be called while nobody else uses DVC here."""
+    found = _with_sections(workspace, _version(workspace, recipe))
+    file = _kept(workspace, recipe)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix(".tmp")
+    fresh.write_bytes(fingerprint.json_bytes(found.model_dump(mode="json")))
+    fresh.replace(file)
+    return found
+
+
+def _kept(workspace: Workspace, recipe: str) -> Path:
+    return workspace.home / "datasets" / f"{recipe}.json"
+
+
+def _with_sections(workspace: Workspace, found: Dataset) -> Dataset:
+    lock = yaml.safe_load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    return found.model_copy(update={"dvc": {stage: lock[stage] for stage in stage_names(found.recipe) if stage in lock}})
+
+
+def _version(workspace: Workspace, recipe: str) -> Dataset:
     folder = workspace.data(recipe) / "splits"
     try:
         card = Card.model_validate_json((folder / CARD).read_bytes())
@@ -50,13 +84,12 @@ def dataset_version(workspace: Workspace, recipe: str) -> Dataset:
     for name, digest in card.files.items():
         if fingerprint.of_file(folder / name) != digest:
             raise DataError(f"{folder / name} was altered after it was prepared; run: adaptory prepare {recipe} --force")
-    lock = yaml.safe_load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     return Dataset(
         recipe=recipe,
         digest=fingerprint.of_json(card.model_dump(mode="json")),
         card=card,
         base=fingerprint.of_folder(workspace.data(recipe) / "base"),
-        dvc={stage: lock[stage] for stage in stage_names(recipe) if stage in lock},
+        dvc={},
     )
 
 

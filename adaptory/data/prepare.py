@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from adaptory.data.dataset import Dataset, dataset_version, stage_names
+from adaptory.data.dataset import Dataset, record_version, stage_names
 from adaptory.data.fetching import sources_changed
 from adaptory.errors import StageError
 from adaptory.process import raise_what_it_said, told_errors
@@ -37,7 +37,7 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
             _dvc(workspace, ["repro", "--force", "--single-item", names[0]], repro, push)
         else:
             _dvc(workspace, repro, push)
-        return dataset_version(workspace, recipe.name)
+        return record_version(workspace, recipe.name)
 
 
 def pull(workspace: Workspace, recipe: Recipe) -> Dataset:
@@ -56,7 +56,7 @@ def pull(workspace: Workspace, recipe: Recipe) -> Dataset:
         except StageError as fault:
             told = ", ".join(f"{md5} is {name}" for md5, name in _absent(workspace, names))
             raise StageError(f"the DVC remote cannot give what dvc.lock names{': ' * bool(told)}{told} ({fault})") from None
-        return dataset_version(workspace, recipe.name)
+        return record_version(workspace, recipe.name)
 
 
 # The files of some folders (by the md5 of their lists) that did not arrive in the cache: missing there, or refused.

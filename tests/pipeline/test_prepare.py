@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adaptory import params, run, workspace
-from adaptory.data import read_split
+from adaptory.data import dataset_version, read_split
 from adaptory.evaluation.slices import slices_of
 from adaptory.profile import history
 from adaptory.recipe import NEW, SEEN
@@ -49,6 +49,18 @@ def test_only_what_changed_runs_again(folder: Path) -> None:
     write_recipe(folder)
     write_tsv(folder / "incoming" / "rows.tsv", rows(400))
     assert stages_of(folder) == ["fetch", "validate", "split", "profile"]
+
+
+def test_while_dvc_rewrites_its_lock_the_dataset_is_the_one_that_was_prepared(folder: Path) -> None:
+    """DVC writes dvc.lock in place, for any recipe: another recipe's stage may meet half of it."""
+    place, lock = workspace.find(folder), folder / "dvc.lock"
+    before, whole = dataset_version(place, "tiny"), lock.read_bytes()
+    lock.write_bytes(whole[: len(whole) // 3])
+    try:
+        assert dataset_version(place, "tiny") == before
+        assert set(before.dvc) == {f"{stage}@tiny" for stage in ("fetch", "validate", "split", "base", "profile")}
+    finally:
+        lock.write_bytes(whole)
 
 
 def test_what_a_champion_was_trained_on_is_marked_when_it_turns_up_in_an_evaluation(folder: Path) -> None:
