@@ -18,6 +18,8 @@ def prepare(words: argparse.Namespace) -> int:
     place = workspace.find()
     recipe = params.load(place.recipes_file, words.recipe)
     dataset = data.pull(place, recipe) if words.pull else data.prepare(place, recipe, force=words.force)
+    if not words.pull:
+        data.keep(place, recipe)
     card = dataset.card
     for split, counts in card.counts.items():
         print(f"{split:<11}{sum(counts.values()):>8,} rows   " + ", ".join(f"{n:,} {label}" for label, n in counts.items()))

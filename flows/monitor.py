@@ -6,7 +6,7 @@ from prefect import flow
 
 from adaptory import workspace
 from flows.parameters import RecipeName
-from tasks.prepare import prepare
+from tasks.prepare import keep, prepare
 from tasks.watch import react, watch
 
 When = Literal["never", "worse", "worse or drifted"]
@@ -25,5 +25,6 @@ def monitor(recipe: RecipeName = "sentiment", retrain_when: When = "worse") -> s
     """
     workspace.find().activate()
     run = prepare(recipe)
+    keep(run)
     health = watch(run)
     return react(health, retrain_when)

@@ -19,7 +19,7 @@ from tasks.events import announce
 from tasks.fine_tune import fine_tune, repeat
 from tasks.foresee import foresee
 from tasks.late import superseded
-from tasks.prepare import prepare
+from tasks.prepare import keep, prepare
 from tasks.promote import promote, settled
 
 
@@ -41,6 +41,7 @@ def retrain(recipe: RecipeName = "sentiment", accept_drift: bool = False) -> Out
         run = prepare(recipe)
         if ended := settled(run):
             return announce(ended)
+        keep(run)
         if held := compare(run, accept_drift):
             return announce(held)
         foresee(run)

@@ -12,7 +12,7 @@ from tasks.common import key, worth_retrying
 
 @task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
 def prepare(name: str) -> Run:
-    """Returns the run on the newest data: its dataset version is in the DVC remote."""
+    """Returns the run on the newest data, checked, split and versioned."""
     place = workspace.find()
     made = params.load(place.recipes_file, name)
     reach.check_tracking(place)
@@ -28,3 +28,9 @@ def prepare(name: str) -> Run:
         f"```yaml\n{text}```", key=key(name, "recipe"), description=f"The recipe as read, `{made.digest}`, without defaults."
     )
     return run.on(place, made, dataset)
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+def keep(run: Run) -> None:
+    """The run's dataset version is in the DVC remote, where other machines and later years find it."""
+    data.keep(run.workspace, run.recipe)

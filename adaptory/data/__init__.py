@@ -7,10 +7,10 @@ same bytes.
 
 from adaptory.data.dataset import Dataset, dataset_version, read_split, some_rows
 from adaptory.data.fetching import fetch
-from adaptory.data.prepare import pending, prepare, pull
+from adaptory.data.prepare import keep, pending, prepare, pull
 from adaptory.data.splitting import split
 from adaptory.data.validation import validate
 
 __all__ = [
-    "Dataset", "dataset_version", "fetch", "pending", "prepare", "pull", "read_split", "some_rows", "split", "validate",
+    "Dataset", "dataset_version", "fetch", "keep", "pending", "prepare", "pull", "read_split", "some_rows", "split", "validate",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ _WAIT = 3600.0  # seconds another preparation may take
 
 
 def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dataset:
-    """Brings the recipe's data up to date, keeps it in the DVC remote, and returns the dataset version.
+    """Brings the recipe's data up to date, and returns the dataset version; what is new is put into the DVC remote.
 
     Raises DataError (and its kin) as the stage raised it; StageError when DVC itself fails.
     """
@@ -30,14 +30,40 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
 
     workspace.home.mkdir(parents=True, exist_ok=True)
     with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
-        names = stage_names(recipe.name)
+        names, lock = stage_names(recipe.name), workspace.root / "dvc.lock"
+        before = lock.read_bytes() if lock.is_file() else None
+        _kept(workspace, recipe).unlink(missing_ok=True)
         repro = ["repro", *(["--force"] if force else []), *names]
-        push = ["push", "--no-run-cache", *names]
         if not force and sources_changed(workspace, recipe):
-            _dvc(workspace, ["repro", "--force", "--single-item", names[0]], repro, push)
+            _dvc(workspace, ["repro", "--force", "--single-item", names[0]], repro, _push(names), last_if_changed=lock)
         else:
-            _dvc(workspace, repro, push)
-        return record_version(workspace, recipe.name)
+            _dvc(workspace, repro, _push(names), last_if_changed=None if force else lock)
+        made = record_version(workspace, recipe.name)
+        if force or lock.read_bytes() != before:
+            _kept(workspace, recipe).touch()
+        return made
+
+
+def keep(workspace: Workspace, recipe: Recipe) -> None:
+    """Returns when what `prepare` made is in the DVC remote. Raises StageError.
+
+    `prepare` has put it there if it made anything. If not, it was there once; that is looked up only when there is work to do.
+    """
+    from filelock import FileLock
+
+    with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
+        if not _kept(workspace, recipe).is_file():
+            _dvc(workspace, _push(stage_names(recipe.name)))
+            _kept(workspace, recipe).touch()
+
+
+def _kept(workspace: Workspace, recipe: Recipe) -> Path:
+    """There, if what the last `prepare` found or made is in the remote for sure."""
+    return workspace.home / "datasets" / f"{recipe.name}.kept"
+
+
+def _push(stages: list[str]) -> list[str]:
+    return ["push", "--no-run-cache", *stages]
 
 
 def pull(workspace: Workspace, recipe: Recipe) -> Dataset:
@@ -101,11 +127,19 @@ def _point_at(workspace: Workspace, remote: str) -> None:
 
 
 # Importing DVC takes most of a second, so commands that follow one another share a process.
-_IN_TURN = "import json, sys; from dvc.cli import main; sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))"
+_IN_TURN = """
+import json, pathlib, sys
+from dvc.cli import main
+*commands, last = json.loads(sys.argv[1])
+file = pathlib.Path(sys.argv[2]) if sys.argv[2] else None
+before = file and file.is_file() and file.read_bytes()
+code = next(filter(None, map(main, commands)), 0)
+sys.exit(code or (main(last) if file is None or file.read_bytes() != before else 0))
+"""
 
 
-def _dvc(workspace: Workspace, *commands: list[str], check: bool = True) -> int:
-    """Runs DVC commands in turn until one fails; returns its exit code, or 0."""
+def _dvc(workspace: Workspace, *commands: list[str], check: bool = True, last_if_changed: Path | None = None) -> int:
+    """Runs DVC commands in turn until one fails; returns its exit code, or 0. The last one only if the others changed a file."""
     environment = workspace.environment()
     # The stages call `adaptory`: the one that belongs to this interpreter.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
@@ -113,7 +147,7 @@ def _dvc(workspace: Workspace, *commands: list[str], check: bool = True) -> int:
     if remote := environment.get("ADAPTORY_DVC_REMOTE"):
         _point_at(workspace, remote)
     with told_errors(environment) as told:
-        command = [sys.executable, "-c", _IN_TURN, json.dumps(commands)]
+        command = [sys.executable, "-c", _IN_TURN, json.dumps(commands), str(last_if_changed or "")]
         done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
         if done.returncode and check:
             raise_what_it_said(told)

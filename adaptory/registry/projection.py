@@ -40,7 +40,7 @@ def project(workspace: Workspace, store: ObjectStore, model: str) -> Projection:
     versions = {version.tags.get("adaptory.candidate"): version for version in mlflow.search_model_versions(f"name = '{model}'")}
     for record in [*records, *([proposed.draft] if proposed else [])]:
         if record.candidate not in versions and record.kind != "retire":
-            versions[record.candidate] = _create_version(workspace, store, mlflow, record)
+            versions[record.candidate] = _create_version(workspace, store, mlflow, record, promoted=record in records)
             changes.append(f"created version {versions[record.candidate].version} for v{record.version}")
     for record in {one.candidate: one for one in records if one.kind not in ("retire", "rollback")}.values():
         if _tell_tags(mlflow, versions[record.candidate], record):
@@ -79,7 +79,7 @@ def _aliases(mlflow: Any, model: str) -> dict[str, str]:
     return {name: str(version) for name, version in _registered(mlflow, model).aliases.items()}
 
 
-def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, record: ledger.Record) -> Any:
+def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, record: ledger.Record, *, promoted: bool) -> Any:
     folder = fetch_release(store, record, workspace.cache)
     run_id = _run_of(mlflow, record)
     experiment = tracking.experiment_id(mlflow, workspace, record.model)
@@ -89,9 +89,9 @@ def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, recor
         mlflow.log_model_artifacts(logged.model_id, str(Path(scratch) / "model"))
     mlflow.finalize_logged_model(logged.model_id, "READY")
     card = (folder / "README.md").read_text(encoding="utf-8")
-    first = {"adaptory.candidate": record.candidate}  # the rest follows when it is promoted
+    tags = _tags(record) if promoted else {"adaptory.candidate": record.candidate}  # the rest follows when it is promoted
     return mlflow.create_model_version(
-        record.model, source=logged.artifact_location, run_id=run_id, tags=first, description=card, model_id=logged.model_id
+        record.model, source=logged.artifact_location, run_id=run_id, tags=tags, description=card, model_id=logged.model_id
     )
 
 

@@ -7,6 +7,7 @@ callers, on any number of machines, exactly one succeeds.
 import contextlib
 import os
 import secrets
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -185,8 +186,14 @@ class S3Store:
 def s3_client(attempts: int = 6) -> Any:
     """A client with bounded retries and timeouts; AWS_ENDPOINT_URL and the usual keys apply.
 
-    It is botocore's own: boto3, which adds transfers in parts, takes as long to import as a whole pull.
+    It is botocore's own: boto3, which adds transfers in parts, takes as long to import as a whole pull. Threads share it; it is
+    made once for every set of keys.
     """
+    return _s3_client(attempts, frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+
+
+@cache
+def _s3_client(attempts: int, environment: frozenset[tuple[str, str]]) -> Any:
     from botocore.config import Config
     from botocore.session import Session
 
@@ -196,5 +203,4 @@ def s3_client(attempts: int = 6) -> Any:
         retries={"mode": "standard", "total_max_attempts": attempts},
         s3={"addressing_style": "path"},
     )
-    # A session of its own: the default one is shared between threads and remembers old credentials.
     return Session().create_client("s3", config=settings)
