@@ -62,10 +62,11 @@ class Following:
             return
         served = self._loaded.get(done.digest)
         if served is None:
-            if wrong := serving.smoke(done.folder, self.root, self.cache):
-                raise ReleaseError(f"v{done.version} answers its example otherwise than when it was released: {wrong[0]}")
             loaded = serving.load(done.folder, self.root, self.cache)
-            served = Served(done.version, done.digest, loaded.twins(_side_by_side(loaded)))
+            if wrong := serving.other_answers(loaded, done.folder):
+                raise ReleaseError(f"v{done.version} answers its example otherwise than when it was released: {wrong[0]}")
+            count = len(self.current.answer) if self.current else _side_by_side(loaded)
+            served = Served(done.version, done.digest, loaded.twins(count))
         kept = [served, *([self.current] if self.current else [])]
         self._loaded = {one.digest: one for one in kept}
         self.current, self.swaps = served, self.swaps + 1

@@ -89,10 +89,14 @@ def load(folder: Path, root: Path, cache: Path) -> Predictor:
 
 def smoke(folder: Path, root: Path, cache: Path) -> list[str]:
     """A sentence for every question of the release's own example that is answered otherwise than when it was made."""
-    answer = load(folder, root, cache)
+    return other_answers(load(folder, root, cache), folder)
+
+
+def other_answers(loaded: Predictor, folder: Path) -> list[str]:
+    """`smoke` of a release that is loaded already."""
     folder = folder / "current" if (folder / "current").is_dir() else folder
     example = json.loads((folder / "example.json").read_bytes())
-    found = answer([row["asked"] for row in example])
+    found = loaded([row["asked"] for row in example])
     return [
         f"asked {json.dumps(row['asked'], ensure_ascii=False)[:120]}: {json.dumps(now, ensure_ascii=False)[:120]} instead of "
         f"{json.dumps(row['told'], ensure_ascii=False)[:120]}"

@@ -23,7 +23,7 @@ def test_a_candidate_is_trained_on_another_machine_and_waits_for_a_person(site: 
 def test_the_pages_show_data_progress_scores_and_report(site: Site, asked: str) -> None:
     found = site.post("/artifacts/latest/filter", {})
     kinds = {one["key"]: one["type"] for one in found}
-    assert 'approval: required' in next(one["data"] for one in found if one["key"] == "tiny-recipe")
+    assert "approval: required" in next(one["data"] for one in found if one["key"] == "tiny-recipe")
     named = {"tiny-data": "table", "tiny-training": "progress", "tiny-scores": "table", "tiny-report": "markdown"}
     named |= {"tiny-candidate": "markdown", "tiny-recipe": "markdown", "tiny-mlflow": "markdown"}
     assert kinds.keys() >= named.keys(), kinds
@@ -49,6 +49,16 @@ def test_people_are_told_of_the_question_and_of_the_promotion(approved: Site) ->
     wanted = {"tiny: adaptory.awaiting-approval", "tiny: adaptory.promoted"}
     approved.until(lambda: wanted <= {one["subject"] for one in approved.letters}, 30)
     assert next(one["text"] for one in approved.letters if one["subject"] == "tiny: adaptory.promoted") == "approved by Ada"
+
+
+def test_the_champion_is_an_asset_made_of_its_data_and_its_base(approved: Site) -> None:
+    record = next(one for one in history(approved.store, "tiny") if one.kind in ("bootstrap", "promote"))
+    wanted = {"event": {"name": ["prefect.asset.materialization.succeeded"]}}
+    found = approved.until(lambda: approved.post("/events/filter", {"filter": wanted})["events"], 30)
+    first = found[-1]
+    assert first["resource"]["prefect.resource.id"] == f"adaptory://tiny/release/{record.release}"
+    made_of = {one["prefect.resource.id"] for one in first["related"] if one["prefect.resource.role"] == "asset"}
+    assert made_of == {f"adaptory://tiny/data/{record.data}", f"adaptory://tiny/base/{record.base}"}
 
 
 def test_a_release_is_pulled_from_the_bucket_and_answers(approved: Site, tmp_path: Path) -> None:
