@@ -1,4 +1,4 @@
-"""F15-F18, F43, F48 and the campaign: every change that a promotion makes fails once, and the same command finishes it."""
+"""F12, F15-F18, F43, F48 and the campaign: every change that a promotion makes fails once, and the same command finishes it."""
 
 import multiprocessing
 import threading
@@ -11,7 +11,7 @@ import pytest
 from adaptory import release
 from adaptory.errors import IntegrityError, ServerError, UserError
 from adaptory.evaluation import changes
-from adaptory.registry import head, history
+from adaptory.registry import head, history, promotion
 from adaptory.registry.promotion import override, retire, rollback
 from adaptory.storage import ObjectStore, open_store
 from tests.promotions import FaultyStore, Judged, promoted
@@ -23,6 +23,18 @@ def changes_of_a_promotion(folder: Path) -> int:
     counting: Any = FaultyStore(open_store(str(folder / "counted")), 0, "never")
     assert Judged(folder, 1, None).promote(counting) is not None
     return int(counting.changes)
+
+
+def test_f12_a_clock_that_jumps_changes_no_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is that of the numbers; times are for people. NTP, a restored machine and daylight saving move clocks."""
+    store, hours = open_store(str(tmp_path / "store")), iter(["12", "11", "13", "02"])
+    monkeypatch.setattr(promotion, "_now", lambda: f"2026-03-29T{next(hours)}:00:00+00:00")
+    records = [promoted(store, tmp_path, number) for number in (1, 2, 3)]
+    assert [record.time[11:13] for record in records] == ["12", "11", "13"]
+    assert history(store, "tiny") == records and head(store, "tiny") == records[2]
+    back = rollback(store, "tiny", None, by="Ada", reason="worse")
+    assert back.candidate == records[1].candidate, "the one before by number, though the oldest by its clock"
+    assert release.pull(store, "tiny@champion", tmp_path / "pulled").digest == records[1].release
 
 
 @pytest.mark.parametrize("how", ["lost", "unanswered"])
