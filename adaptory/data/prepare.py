@@ -32,7 +32,7 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
     with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
         names, lock = stage_names(recipe.name), workspace.root / "dvc.lock"
         before = lock.read_bytes() if lock.is_file() else None
-        _kept(workspace, recipe).unlink(missing_ok=True)
+        _pushed(workspace, recipe).unlink(missing_ok=True)
         repro = ["repro", *(["--force"] if force else []), *names]
         if not force and sources_changed(workspace, recipe):
             _dvc(workspace, ["repro", "--force", "--single-item", names[0]], repro, _push(names), last_if_changed=lock)
@@ -40,7 +40,7 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
             _dvc(workspace, repro, _push(names), last_if_changed=None if force else lock)
         made = record_version(workspace, recipe.name)
         if force or lock.read_bytes() != before:
-            _kept(workspace, recipe).touch()
+            _pushed(workspace, recipe).touch()
         return made
 
 
@@ -52,14 +52,14 @@ def keep(workspace: Workspace, recipe: Recipe) -> None:
     from filelock import FileLock
 
     with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
-        if not _kept(workspace, recipe).is_file():
+        if not _pushed(workspace, recipe).is_file():
             _dvc(workspace, _push(stage_names(recipe.name)))
-            _kept(workspace, recipe).touch()
+            _pushed(workspace, recipe).touch()
 
 
-def _kept(workspace: Workspace, recipe: Recipe) -> Path:
+def _pushed(workspace: Workspace, recipe: Recipe) -> Path:
     """There, if what the last `prepare` found or made is in the remote for sure."""
-    return workspace.home / "datasets" / f"{recipe.name}.kept"
+    return workspace.home / "datasets" / f"{recipe.name}.pushed"
 
 
 def _push(stages: list[str]) -> list[str]:

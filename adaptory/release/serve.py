@@ -166,7 +166,10 @@ def _questions(body: bytes) -> list[dict[str, Any]] | str:
 
 
 def _side_by_side(loaded: serving.Predictor) -> int:
-    """How many batches are computed at a time. Small products gain little from a second processor: two batches gain all of it."""
+    """How many batches are computed at a time; each gets its share of the processors.
+
+    Small products gain little from a second processor, and a second batch nearly all of it.
+    """
     import torch
 
     if next(loaded.model.parameters()).device.type != "cpu" or loaded.candidate.objective not in ("classes", "value"):

@@ -131,14 +131,10 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str) -> None:
         self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}"
-        self._client: Any = None
 
     @property
     def client(self) -> Any:
-        """Made at the first use."""
-        if self._client is None:
-            self._client = s3_client()
-        return self._client
+        return s3_client()
 
     def get(self, key: str) -> bytes:
         data: bytes = self._call("get_object", key)["Body"].read()

@@ -1,13 +1,14 @@
 """The DVC stages as a person runs them: only what changed runs again, and the history of trainings is known."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from adaptory import params, run, workspace
-from adaptory.data import dataset_version, read_split
+from adaptory.data import dataset_version, keep, prepare, read_split
 from adaptory.evaluation.slices import slices_of
 from adaptory.profile import history
 from adaptory.recipe import NEW, SEEN
@@ -49,6 +50,18 @@ def test_only_what_changed_runs_again(folder: Path) -> None:
     write_recipe(folder)
     write_tsv(folder / "incoming" / "rows.tsv", rows(400))
     assert stages_of(folder) == ["fetch", "validate", "split", "profile"]
+
+
+def test_what_the_remote_lost_is_put_back_when_there_is_work_to_do_and_not_looked_for_otherwise(folder: Path) -> None:
+    place = workspace.find(folder)
+    recipe = params.load(place.recipes_file, "tiny")
+    remote = folder / ".adaptory" / "dvc-remote"
+    assert any(remote.rglob("*")), "prepared, so it was pushed"
+    shutil.rmtree(remote)
+    prepare(place, recipe)
+    assert not remote.exists(), "nothing changed, so nothing is said to the remote"
+    keep(place, recipe)
+    assert any(path.is_file() for path in remote.rglob("*"))
 
 
 def test_while_dvc_rewrites_its_lock_the_dataset_is_the_one_that_was_prepared(folder: Path) -> None:
