@@ -92,6 +92,16 @@ class Site:
         found: list[dict[str, Any]] = self.post("/flow_runs/filter", {"flow_runs": flow_runs, "sort": "START_TIME_DESC"})
         return found
 
+    def assets(self) -> list[dict[str, Any]]:
+        """What was told of champions as assets, the newest first."""
+        wanted = {"event": {"name": ["prefect.asset.materialization.succeeded"]}}
+        found: list[dict[str, Any]] = self.post("/events/filter", {"filter": wanted})["events"]
+        return found
+
+    def version(self, candidate: str) -> Any:
+        """MLflow's version of this candidate."""
+        return self.mlflow.search_model_versions(f"tags.`adaptory.candidate` = '{candidate}'")[0]
+
     def get(self, path: str) -> Any:
         return self._ask("GET", path)
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from adaptory.registry import history
 from tests.stack.site import Site
 from tests.support import ROOT
 
@@ -103,7 +104,9 @@ def test_f46_no_secret_is_in_a_database_a_log_or_a_bucket(site: Site, tmp_path: 
 
 
 def test_the_databases_come_back_from_a_backup_and_a_damaged_one_is_refused(approved: Site, tmp_path: Path) -> None:
+    approved.until(approved.assets, 30)  # events reach the database some seconds later
     _backup(approved, tmp_path)
+    champion = history(approved.store, "tiny")[-1]
     for name in ("prefect", "mlflow"):
         approved.stack.stop(name)
     environment = _database(approved)
@@ -119,7 +122,7 @@ def test_the_databases_come_back_from_a_backup_and_a_damaged_one_is_refused(appr
     assert done.returncode == 0, done.stderr
     for name in ("mlflow", "prefect"):
         approved.stack.start(name)
-    assert approved.mlflow.get_model_version_by_alias("tiny", "champion").tags["adaptory.approved_by"] == "Ada"
+    assert approved.version(champion.candidate).tags["adaptory.approved_by"] == champion.approved_by
     assert approved.get("/deployments/name/retrain/on-demand")["name"] == "on-demand"
 
 
@@ -153,4 +156,3 @@ def _database(site: Site) -> dict[str, str]:
     host, port = site.stack.values["POSTGRES"].split(":")
     password = (site.stack.home / "secrets" / "PGPASSWORD").read_text()
     return {"PGHOST": host, "PGPORT": port, "PGPASSWORD": password, "PATH": "/usr/local/bin:/usr/bin:/bin"}
-
