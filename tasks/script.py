@@ -10,12 +10,19 @@ from adaptory.process import emit, tell
 class _UserFaultsAreToldOnce(logging.Filter):
     """Drops Prefect's own telling of a user's fault, with its traceback: the run's state holds the message."""
 
-    _NAMES = tuple(kind.__name__ + "(" for kind in (UserError, *UserError.__subclasses__()))
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = tuple(f"{name}{mark}" for name in _names(UserError) for mark in "(:")
 
     def filter(self, record: logging.LogRecord) -> bool:
         fault = record.exc_info[1] if record.exc_info else None
         message = record.getMessage()
-        return not isinstance(fault, UserError) and not any(name in message or name[:-1] + ":" in message for name in self._NAMES)
+        return not isinstance(fault, UserError) and not any(name in message for name in self.names)
+
+
+def _names(kind: type) -> list[str]:
+    """The names of this kind of fault and of all that are a special case of it."""
+    return [kind.__name__, *(name for below in kind.__subclasses__() for name in _names(below))]
 
 
 def run_as_script(flow: Any, *arguments: str | bool) -> int:
