@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field
@@ -15,7 +14,7 @@ from adaptory.registry.proposals import Decision, Proposal
 from adaptory.release import fetch_release
 from adaptory.run import Outcome
 from adaptory.storage import open_store
-from tasks.common import key, worth_retrying
+from tasks.common import RETRIED, key
 
 
 class Approval(RunInput):
@@ -28,7 +27,7 @@ class Approval(RunInput):
     reason: str = Field(min_length=1, description="Why; it stands in the ledger.")
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def proposed(recipe: str) -> Proposal | Outcome:
     """Returns the candidate that waits, with its card as an artifact; or that none does."""
     place = workspace.find()
@@ -70,7 +69,7 @@ def ask(proposal: Proposal, hours: float) -> Decision:
     return proposals.decide(store, proposal, given.decision, by=given.name, reason=given.reason)
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def carry_out(proposal: Proposal, said: Decision) -> Outcome:
     """Returns how the candidate ended."""
     place = workspace.find()

@@ -1,12 +1,11 @@
 """Arrive: new data of a recipe, told as an event once per digest."""
 
 from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 
 from adaptory import params, workspace
 from adaptory.arrivals import notify
 from adaptory.errors import UserError
-from tasks.common import worth_retrying
+from tasks.common import RETRIED
 
 
 def recipes() -> list[str]:
@@ -14,7 +13,7 @@ def recipes() -> list[str]:
     return params.names(workspace.find().recipes_file)
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def look(recipe: str) -> str:
     """Returns what was found; a source that cannot be looked at is told in the log, and hides no other."""
     try:

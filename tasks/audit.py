@@ -2,16 +2,15 @@
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from adaptory import workspace
 from adaptory.errors import IntegrityError
 from adaptory.registry.audit import audit as audited
 from adaptory.storage import open_store
-from tasks.common import key, worth_retrying
+from tasks.common import RETRIED, key
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def audit(recipe: str, changes: list[str]) -> None:
     """Returns if all agrees. Raises IntegrityError with what does not; what was mended on the way is in the table."""
     place = workspace.find()

@@ -7,7 +7,7 @@ from adaptory import workspace
 from adaptory.registry import projection, promotion
 from adaptory.run import Outcome
 from adaptory.storage import open_store
-from tasks.common import worth_retrying
+from tasks.common import RETRIED
 
 
 @task(cache_policy=NO_CACHE)
@@ -21,7 +21,7 @@ def go_back(recipe: str, to: int | None, reason: str, who: str) -> Outcome:
     return Outcome(recipe=recipe, outcome="ROLLED_BACK", reason=said, version=made.version, folder="")
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def mirror(recipe: str) -> list[str]:
     """Makes MLflow's versions and aliases follow the ledger; returns what was changed."""
     place = workspace.find()

@@ -5,7 +5,6 @@ from functools import cache
 
 from prefect import runtime, task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from adaptory import progress
 from adaptory.process import run_stage
@@ -13,7 +12,7 @@ from adaptory.registry import tracking
 from adaptory.run import Run
 from adaptory.search import Trial, table
 from adaptory.search.choose import choose as choose_among
-from tasks.common import beside, key, worth_retrying
+from tasks.common import RETRIED, beside, key
 from tasks.elsewhere import pool, stage
 from tasks.fine_tune import followed
 
@@ -35,10 +34,7 @@ def choose(run: Run) -> Run:
     return run.trained_with(made.training)
 
 
-@task(
-    task_run_name="trial-{one.number}", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10,
-    retry_condition_fn=worth_retrying,
-)  # fmt: skip
+@task(task_run_name="trial-{one.number}", **RETRIED)
 def attempt(run: Run, one: Trial, rung: int | None, parent: str, place: dict[str, str]) -> None:
     """Trains a trial as far as this rung of the search, or to its end."""
     now = run.trained_with(one.settings)
@@ -48,13 +44,13 @@ def attempt(run: Run, one: Trial, rung: int | None, parent: str, place: dict[str
     followed(run, lambda events: tracking.log_curve(run.workspace, mlflow_run(), events), words=words, slot=place)
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def search(run: Run) -> None:
     """Tries everything on a worker of the GPU pool; the choice comes back."""
     stage(run, "choose", progress.for_terminal())
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def weigh(run: Run) -> None:
     """Compares the methods on the validation rows; the choice is kept beside them."""
     run_stage(run.workspace, "weigh", run.recipe.name, progress.for_terminal())

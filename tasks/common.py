@@ -1,9 +1,10 @@
-"""What every task shell shares: which failures are worth another try, where artifacts are filed, what runs side by side."""
+"""What every task shell shares: when it is tried again, where artifacts are filed, what runs side by side."""
 
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 
 from adaptory.errors import ServerError, UserError
@@ -11,7 +12,7 @@ from adaptory.process import slots
 
 
 def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
-    """A fault that a person must mend does not go away by itself."""
+    """A server may come back; what nobody foresaw may be chance, once; a fault that a person must mend does not go away."""
     try:
         state.result()
     except ServerError:
@@ -19,8 +20,14 @@ def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     except UserError:
         return False
     except Exception:
-        return True
+        return bool(task_run.run_count <= 1)
     return False
+
+
+RETRIED: dict[str, Any] = {
+    "cache_policy": NO_CACHE, "retries": 3, "retry_delay_seconds": [5, 20, 60], "retry_condition_fn": worth_retrying,
+}  # fmt: skip
+"""For tasks that need servers: one that starts again is waited for, a minute and a half beyond what its client waits."""
 
 
 def key(*parts: str) -> str:

@@ -4,7 +4,6 @@ import getpass
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from adaptory.process import run_stage
 from adaptory.profile import comparison
@@ -12,10 +11,10 @@ from adaptory.profile.approvals import accept, accepted
 from adaptory.registry import head
 from adaptory.run import Outcome, Run
 from adaptory.storage import open_store
-from tasks.common import key, worth_retrying
+from tasks.common import RETRIED, key
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def compare(run: Run, accept_drift: bool) -> Outcome | None:
     """Returns how the run ends here: nothing new, or a person must approve the data. None: go on and train."""
     name, store = run.recipe.name, open_store(run.workspace.store)

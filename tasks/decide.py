@@ -2,7 +2,6 @@
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from adaptory import progress
 from adaptory.errors import StageError
@@ -13,10 +12,10 @@ from adaptory.registry import head
 from adaptory.run import Run
 from adaptory.storage import open_store
 from adaptory.training import Candidate
-from tasks.common import key
+from tasks.common import RETRIED, key
 
 
-@task(cache_policy=NO_CACHE)
+@task(**RETRIED)
 def decide(run: Run, candidate: Candidate, evidence: Evidence) -> Verdict:
     """Returns the verdict against whoever is champion now."""
     champion = head(open_store(run.workspace.store), run.recipe.name)

@@ -5,7 +5,6 @@ from typing import Any
 
 from prefect import runtime, task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from adaptory import progress
 from adaptory.evaluation import tables
@@ -15,11 +14,11 @@ from adaptory.gate import Evidence
 from adaptory.registry import tracking
 from adaptory.run import Run
 from adaptory.training import Candidate
-from tasks.common import key, worth_retrying
+from tasks.common import RETRIED, key
 from tasks.elsewhere import stage
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def evaluate(run: Run, candidate: Candidate) -> Evidence:
     """Returns the evidence; per-example scores lie beside it."""
     mlflow_run = cache(lambda: tracking.open_run(run, runtime.flow_run.id))

@@ -6,7 +6,6 @@ from typing import Any
 
 from prefect import get_run_logger, runtime, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.cache_policies import NO_CACHE
 
 from adaptory import progress
 from adaptory.aside import Aside
@@ -17,13 +16,13 @@ from adaptory.run import Run
 from adaptory.search.choose import disqualify
 from adaptory.training import Candidate
 from adaptory.training.candidate import finished, read
-from tasks.common import beside, key, worth_retrying
+from tasks.common import RETRIED, beside, key
 from tasks.elsewhere import stage
 
 _EVERY = 5.0  # seconds between what MLflow and the progress artifact are told
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def fine_tune(run: Run) -> Candidate:
     """Returns the trained candidate; its curve is in MLflow. One that was trained before is not trained again."""
     if found := read(run.candidate_folder):
@@ -52,7 +51,7 @@ def repeat(run: Run) -> None:
     beside([again for again in run.repeats() if read(again.candidate_folder) is None], again_with_another_seed.submit)
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def again_with_another_seed(run: Run, place: dict[str, str]) -> None:
     """Trains the candidate with the seed of this run. A seed that fails decides nothing here: the gate may ask how many did."""
     seed = run.settings.seed

@@ -1,17 +1,16 @@
 """Foresee: what the evaluation could show, said before anything is trained."""
 
 from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 
 from adaptory import progress
 from adaptory.errors import IntegrityError
 from adaptory.evaluation.foresight import foresee as foreseen
 from adaptory.run import Run
 from adaptory.storage import open_store
-from tasks.common import worth_retrying
+from tasks.common import RETRIED
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def foresee(run: Run) -> None:
     """Tells the smallest gain that the test rows can show, and warns where the recipe asks for less."""
     log, show = get_run_logger(), progress.for_terminal()

@@ -3,14 +3,13 @@
 import yaml
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from adaptory import data, params, reach, run, workspace
 from adaptory.run import Run
-from tasks.common import key, worth_retrying
+from tasks.common import RETRIED, key
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+@task(**RETRIED | {"retries": 1, "retry_delay_seconds": 5})  # it begins: a server that is not there is told within seconds
 def prepare(name: str) -> Run:
     """Returns the run on the newest data, checked, split and versioned."""
     place = workspace.find()
@@ -30,7 +29,7 @@ def prepare(name: str) -> Run:
     return run.on(place, made, dataset)
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def keep(run: Run) -> None:
     """The run's dataset version is in the DVC remote, where other machines and later years find it."""
     data.keep(run.workspace, run.recipe)

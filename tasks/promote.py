@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 from prefect import runtime, task
 from prefect.artifacts import create_link_artifact
-from prefect.cache_policies import NO_CACHE
 
 from adaptory.evaluation import read as read_evidence
 from adaptory.gate import Evidence, Verdict, settles
@@ -24,10 +23,10 @@ from adaptory.registry.promotion import promote as promote_in_ledger
 from adaptory.run import Outcome, Run
 from adaptory.storage import open_store
 from adaptory.training import Candidate
-from tasks.common import key, worth_retrying
+from tasks.common import RETRIED, key
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def settled(run: Run) -> Outcome | None:
     """Returns how exactly these inputs ended before, or that they wait for a person; None if they are new.
 
@@ -45,7 +44,7 @@ def settled(run: Run) -> Outcome | None:
     return _conclude(run, Verdict.model_validate_json((run.folder / "verdict.json").read_bytes()))
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def promote(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdict) -> Outcome:
     """Returns how the run ended. Only a PASS changes the champion; a crash anywhere here is mended by running again."""
     store = open_store(run.workspace.store)

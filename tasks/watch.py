@@ -4,7 +4,6 @@ from typing import Any
 
 from prefect import runtime, task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from adaptory.errors import StageError
@@ -12,12 +11,12 @@ from adaptory.evaluation.monitor import Health, read
 from adaptory.registry import head
 from adaptory.run import Run
 from adaptory.storage import open_store
-from tasks.common import key, worth_retrying
+from tasks.common import RETRIED, key
 from tasks.elsewhere import stage
 from tasks.events import on_a_server, start
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
+@task(**RETRIED)
 def watch(run: Run) -> Health:
     """Returns how the champion does on the test rows that arrived since it was promoted."""
     champion = head(open_store(run.workspace.store), run.recipe.name)

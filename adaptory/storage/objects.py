@@ -7,11 +7,12 @@ callers, on any number of machines, exactly one succeeds.
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from adaptory.errors import AlreadyExists, NotFound, UserError
+from adaptory.errors import AlreadyExists, NotFound, ServerError, UserError
 
 
 class ObjectStore(Protocol):
@@ -137,46 +138,69 @@ class S3Store:
         return s3_client()
 
     def get(self, key: str) -> bytes:
-        data: bytes = self._call("get_object", key)["Body"].read()
-        return data
+        with self._told("get", key):
+            data: bytes = self.client.get_object(**self._place(key))["Body"].read()
+            return data
 
     def put(self, key: str, data: bytes) -> None:
-        self._call("put_object", key, Body=data)
+        with self._told("put", key):
+            self.client.put_object(**self._place(key), Body=data)
 
     def create(self, key: str, data: bytes) -> None:
-        self._call("put_object", key, Body=data, IfNoneMatch="*")
+        with self._told("create", key):
+            self.client.put_object(**self._place(key), Body=data, IfNoneMatch="*")
 
     def keys(self, prefix: str) -> list[str]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
-        found = (item["Key"] for page in pages for item in page.get("Contents", ()))
+        with self._told("list", prefix):
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
+            found = [item["Key"] for page in pages for item in page.get("Contents", ())]
         return sorted(key.removeprefix(self.prefix) for key in found)
 
     def download(self, key: str, path: Path) -> None:
-        with path.open("wb") as file:
-            for piece in self._call("get_object", key)["Body"].iter_chunks(1 << 20):
+        with self._told("get", key), path.open("wb") as file:
+            for piece in self.client.get_object(**self._place(key))["Body"].iter_chunks(1 << 20):
                 file.write(piece)
 
     def read(self, key: str, start: int, length: int) -> bytes:
-        data: bytes = self._call("get_object", key, Range=f"bytes={start}-{start + length - 1}")["Body"].read()
-        return data
+        with self._told("get", key):
+            some = f"bytes={start}-{start + length - 1}"
+            data: bytes = self.client.get_object(**self._place(key), Range=some)["Body"].read()
+            return data
 
     def upload(self, path: Path, key: str) -> None:
+        from boto3.exceptions import S3UploadFailedError
         from boto3.s3.transfer import S3Transfer
 
-        S3Transfer(self.client).upload_file(str(path), self.bucket, self.prefix + key)
+        with self._told("put", key):
+            try:
+                S3Transfer(self.client).upload_file(str(path), self.bucket, self.prefix + key)
+            except S3UploadFailedError as fault:
+                raise (fault.__context__ or fault) from None  # what botocore said
 
-    def _call(self, verb: str, key: str, **arguments: Any) -> Any:
-        from botocore.exceptions import ClientError
+    def _place(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self.prefix + key}
 
+    @contextlib.contextmanager
+    def _told(self, verb: str, key: str) -> Iterator[None]:
+        """The library's faults in our words: ServerError where the same call may work later, UserError where it will not."""
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+        what = f"{self.url}/{key}"
         try:
-            return getattr(self.client, verb)(Bucket=self.bucket, Key=self.prefix + key, **arguments)
+            yield
         except ClientError as fault:
-            code = fault.response.get("Error", {}).get("Code", "")
+            answer = fault.response
+            code, status = answer.get("Error", {}).get("Code", ""), answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             if code in {"NoSuchKey", "404"}:
-                raise NotFound(f"{self.url}/{key}") from None
+                raise NotFound(what) from None
             if code in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
-                raise AlreadyExists(f"{self.url}/{key}") from None
-            raise UserError(f"{self.url}/{key}: the store refuses {verb}: {code or fault}") from None
+                raise AlreadyExists(what) from None
+            kind = ServerError if status >= 500 or status == 429 else UserError
+            raise kind(f"{what}: the store refuses to {verb} it: {code or fault}") from None
+        except (NoCredentialsError, PartialCredentialsError) as fault:
+            raise UserError(f"{what}: {fault}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
+        except BotoCoreError as fault:
+            raise ServerError(f"{what}: the store does not answer: {fault}") from None
 
 
 def s3_client(attempts: int = 6) -> Any:

@@ -89,6 +89,7 @@ def test_a_retrain_is_started_from_the_form_watched_read_and_approved(approved: 
     fill(page)
     shot(page, "answer")
     page.get_by_role("button", name="Submit").last.click()
+    site.until(lambda: not site.runs("promote-tiny", "PAUSED"), 30)
     site.finish(asking)
     page.goto(f"{root}/runs/flow-run/{asking}")
     page.get_by_text("Completed").first.wait_for()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from adaptory import fingerprint
 from adaptory.errors import DataError, ServerError
-from adaptory.storage import transfer
+from adaptory.storage import open_store, transfer
 from adaptory.storage.objects import s3_client
 from tests.faulty_s3 import Line, bad_line
 from tests.pipeline.conftest import run
@@ -99,6 +100,23 @@ def test_f24_a_server_that_stays_busy_is_a_failure_worth_another_try_that_names_
         prepared(tmp_path, bucket)
     assert len(line.passed) == 6
     assert fingerprint.of_folder(tmp_path / "data" / "tiny") == before, "the last good data stays"
+
+
+@pytest.mark.parametrize("verb", ["get", "put", "create", "keys", "download", "read", "upload"])
+def test_f24_a_store_that_is_away_is_a_fault_worth_another_try(
+    verb: str, line: Line, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    words = {"get": ("a",), "put": ("a", b"x"), "create": ("a", b"x"), "keys": ("a",), "download": ("a", file)}
+    words |= {"read": ("a", 0, 1), "upload": (file, "a")}
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setattr("adaptory.storage.objects.s3_client", lambda: s3_client(attempts=1))
+        store = open_store(f"s3://{bucket}/prefix")
+        with pytest.raises(ServerError, match=f"s3://{bucket}/prefix/a: the store does not answer"):
+            getattr(store, verb)(*words[verb])
 
 
 def test_f25_a_slow_server_is_given_up_at_the_deadline_of_the_whole_transfer(
