@@ -42,8 +42,8 @@ class Training(Frozen):
     """Passes over the training rows; the best by validation is kept."""
     batch_rows: int = Field(default=32, ge=1)
     """Rows per optimizer step, however many devices share them."""
-    micro_tokens: int = Field(default=4096, ge=1)
-    """Most padded tokens computed at once: bounds memory, and changes no gradient."""
+    micro_tokens: int | None = Field(default=None, ge=1)
+    """Most padded tokens computed at once: bounds memory, and changes no gradient; null: 1,024 on a CPU, 4,096 on a GPU."""
     packing: bool = False
     """Computes rows of a step as one sequence without padding (causal bases; exact, no row sees another)."""
     cache_trunk: bool = False
@@ -75,7 +75,7 @@ class Training(Frozen):
     template: str | None = None
     """Jinja chat template; null: the tokenizer's own, or else the bare texts."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 where the device computes in it, else fp32."""
+    """`auto`: bf16 where the device has units for it, else fp32. On a CPU it is for the products of fused LoRA layers alone."""
     deadline: float | None = Field(default=None, gt=0)
     """Minutes the training may take; a plan that is predicted to take longer is refused before it starts."""
     memory: float | None = Field(default=None, gt=0)

@@ -112,7 +112,7 @@ def _backward(work: Work, state: State, rows: Sequence[int], weight: float) -> f
     if work.trunk:
         work.trunk.show(work.goal, some)
     reference = [work.reference[row] for row in rows] if work.reference else ()
-    with devices.computing(next(work.model.parameters()).device, work.goal.settings.precision):
+    with devices.computing(work.device, work.goal.settings.precision):
         each, _ = losses(work.goal, work.model, some, (work.goal.settings.seed, state.epoch), reference)
         loss = each.sum() / weight
     loss.backward()

@@ -47,7 +47,7 @@ def forecast(work: Work) -> Forecast:
     import torch
 
     settings = work.goal.settings
-    micro = [rows for w in work.windows(0) for rows in work.cut(w, work.room(w, settings.micro_tokens))]
+    micro = [rows for w in work.windows(0) for rows in work.cut(w, work.room(w, work.micro_tokens))]
     tokens = [_computed(work, rows) for rows in micro]
     ordered = sorted(range(len(micro)), key=lambda place: tokens[place])
     longest = ordered[-1]
@@ -61,7 +61,7 @@ def forecast(work: Work) -> Forecast:
             f"the longest batch ({tokens[longest]:,} tokens) does not fit into memory; "
             f"training.micro_tokens: {max(tokens[longest] // 2, 1)} would halve it"
         ) from None
-    memory = devices.peak_memory(next(work.model.parameters()).device)
+    memory = devices.peak_memory(work.device)
     # One batch out of the middle of each of several classes of size: their mean is that of all batches.
     count = min(_TIMED, len(micro))
     timed = [ordered[int((place + 0.5) * len(micro) / count)] for place in range(count)]
@@ -119,7 +119,7 @@ def _compute(work: Work, rows: list[int]) -> float:
 
     some = [work.train[row] for row in rows]
     reference = [work.reference[row] for row in rows] if work.reference else ()
-    device = next(work.model.parameters()).device
+    device = work.device
     began = time.monotonic()
     if work.trunk:
         work.trunk.show(work.goal, some)
@@ -133,8 +133,8 @@ def _compute(work: Work, rows: list[int]) -> float:
 
 def _validation(work: Work) -> float:
     """Seconds that a validation will take: one of its batches, timed after another one."""
-    settings, lengths = work.goal.settings, [row.length * work.goal.sequences for row in work.validation]
-    batches = sorted_batches(lengths, settings.micro_tokens)
+    lengths = [row.length * work.goal.sequences for row in work.validation]
+    batches = sorted_batches(lengths, work.micro_tokens)
     middle = batches[len(batches) // 2]
     took = _forward(work, middle)
     took = min(took, _forward(work, middle))
@@ -155,7 +155,7 @@ def _check(work: Work, made: Forecast) -> None:
     if settings.memory and made.memory > settings.memory:
         raise PlanError(
             f"the longest batch takes {made.memory:.2f} GB, more than training.memory ({settings.memory:g}); "
-            f"training.micro_tokens: {max(settings.micro_tokens // 2, 1)} halves what grows with it"
+            f"training.micro_tokens: {max(work.micro_tokens // 2, 1)} halves what grows with it"
         )
     limit = (settings.deadline or float("inf")) * 60
     if made.seconds <= limit:

@@ -46,7 +46,7 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
     first = adapter.save_first(model, settings, folder / "first")
     trunk = _trunk(run, model, goal, made, train, validation, emit) if settings.cache_trunk else None
     if settings.fused:
-        fused.attach(model)
+        fused.attach(model, bf16=devices.in_bf16(network.device(), settings.precision))
     references: list[Sequence[tuple[float, float]]] = [(), ()]
     if goal.name == "dpo":
         emit({"event": "stage", "what": "scoring both answers under the start"})

@@ -53,6 +53,16 @@ class Work:
         curve.note(self.folder, event)
 
     @property
+    def device(self) -> Any:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def micro_tokens(self) -> int:
+        """Tokens of a batch, as the recipe says or as suits the device."""
+        return self.goal.settings.micro_tokens or devices.tokens_at_once(self.device)
+
+    @property
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.train) / self.goal.settings.batch_rows)
 
@@ -92,7 +102,7 @@ def begin(work: Work) -> State:
         {"params": [weight for weight in weights.values() if weight.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
-    state = State(optimizer, weights, settings.micro_tokens)
+    state = State(optimizer, weights, work.micro_tokens)
     if found := checkpoint.newest(work.folder, work.key):
         _restore(work, state, found)
         if not devices.rank():

@@ -190,7 +190,7 @@ def test_f4_out_of_memory_a_second_time_is_told_with_what_to_lower(tmp_path: Pat
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(fit, "losses", starved)
-    with pytest.raises(StageError, match=r"step 1 also with 2048 tokens at once; lower training\.micro_tokens"):
+    with pytest.raises(StageError, match=r"step 1 also with 512 tokens at once; lower training\.micro_tokens"):
         fit.fit(fresh(tmp_path))
 
 

@@ -91,6 +91,50 @@ def test_a_fused_lora_step_gives_the_plain_gradients(tmp_path: Path, task: str, 
     assert not any("forward" in vars(module) for module in one.model.modules())
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("task", "kind"), [("classification", "encoder"), ("sft", "causal")])
+def test_in_bf16_a_fused_lora_step_gives_the_plain_gradients_to_its_rounding(
+    tmp_path: Path, task: str, kind: str, autocast: bool
+) -> None:
+    import torch
+
+    one = work(tmp_path, task, kind, top_layers=None, fused=False)
+    with torch.no_grad():
+        for name, weight in one.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+
+    def gradients() -> list[Any]:
+        one.model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            objectives.losses(one.goal, one.model, one.train[:9], (0, 0))[0].sum().backward()
+        return [weight.grad.clone() for weight in one.model.parameters() if weight.requires_grad]
+
+    plain = gradients()
+    assert fused.attach(one.model, bf16=True) > 0
+    ours = gradients()
+    assert all(grad.dtype is torch.float32 for grad in ours)
+    assert not all(torch.equal(mine, theirs) for mine, theirs in zip(ours, plain, strict=True))
+    for mine, theirs in zip(ours, plain, strict=True):
+        assert float((mine - theirs).norm()) < 0.12 * float(theirs.norm()) + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("units", "precision", "wanted"),
+    [({"avx512_bf16": True}, "auto", True), ({"amx_bf16": True}, "auto", True), ({"avx2": True}, "auto", False),
+     ({"avx2": True}, "bf16", True), ({"avx512_bf16": True}, "fp32", False)],
+)  # fmt: skip
+def test_bf16_is_for_processors_that_have_units_for_it(
+    units: dict[str, bool], precision: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from adaptory.training import devices
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    assert devices.in_bf16(torch.device("cpu"), precision) is wanted
+
+
 @pytest.mark.parametrize("changes", [{"method": "dora"}, {"dropout": 0.1}, {"peft": {"lora_bias": True}}, {"method": "ia3"}])
 def test_a_lora_layer_with_anything_special_is_left_to_peft(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert fused.attach(work(tmp_path, "classification", "encoder", **changes).model) == 0

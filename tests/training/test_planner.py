@@ -66,7 +66,7 @@ def test_the_nearest_plan_keeps_the_deadline(tmp_path: Path, steady: None) -> No
 
 
 def test_a_plan_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"\d GB, more than training\.memory \(0\.001\); training\.micro_tokens: 2048"):
+    with pytest.raises(PlanError, match=r"\d GB, more than training\.memory \(0\.001\); training\.micro_tokens: 512"):
         planner.forecast(work(tmp_path, memory=0.001))
 
 

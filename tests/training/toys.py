@@ -6,7 +6,7 @@ from typing import Any
 import polars
 
 from adaptory.recipe import Recipe
-from adaptory.training import adapter, answers, curve, fit, fused, network, objectives, render
+from adaptory.training import adapter, answers, curve, devices, fit, fused, network, objectives, render
 from adaptory.training.trunk import Trunk, sequences_of
 from adaptory.training.work import Work
 from tests.support import FILLER, VOCABULARY, WORDS, tiny_recipe
@@ -123,7 +123,7 @@ def work(
     folder: Path, task: str = "classification", kind: str = "encoder", count: int = 60, rows: Any = None, **training: Any
 ) -> Work:
     """A training that is ready to start, on these rows or on made-up ones."""
-    made = recipe(task, **training)
+    made = recipe(task, **{"precision": "fp32"} | training)
     settings, place = made.training, base(folder / kind, kind)
     renderer = render.renderer(place, made.task, settings, network.config_of(place))
     train, _ = render.examples(renderer, made, table(task, count) if rows is None else rows)
@@ -131,7 +131,7 @@ def work(
     goal = objectives.objective(made.task, settings, renderer, train, len(made.data.classes))
     model = adapter.make(place, made.task, settings, made.data.classes)
     if settings.fused:
-        fused.attach(model)
+        fused.attach(model, bf16=devices.in_bf16(network.device(), settings.precision))
     trunk = None
     if settings.cache_trunk:
         cut = network.block_count(model) if settings.method == "head" else 4 - (settings.top_layers or 4)
