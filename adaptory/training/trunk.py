@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from adaptory import fingerprint
-from adaptory.training import preemption
+from adaptory.training import devices, preemption
 from adaptory.training.batches import sorted_batches
 from adaptory.training.forward import _padded
 from adaptory.training.network import _BLOCK, unwrapped
 from adaptory.training.objectives import Objective
 from adaptory.training.render import Example
 
-_TOKENS = 4096  # computed at once
 
 
 class Trunk:
@@ -60,7 +59,7 @@ class Trunk:
         width = unwrapped(self.model).config.hidden_size
         part = self.folder / f".{os.getpid()}.f32"
         kept = np.memmap(part, dtype=np.float32, mode="w+", shape=(int(starts[-1]), width))
-        for batch in sorted_batches(lengths, _TOKENS):
+        for batch in sorted_batches(lengths, devices.tokens_at_once(next(self.model.parameters()).device)):
             preemption.check()
             states = self._compute([new[names[place]] for place in batch], pad)
             for row, place in enumerate(batch):

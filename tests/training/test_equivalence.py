@@ -115,8 +115,8 @@ def test_in_bf16_a_fused_lora_step_gives_the_plain_gradients_to_its_rounding(
     ours = gradients()
     assert all(grad.dtype is torch.float32 for grad in ours)
     assert not all(torch.equal(mine, theirs) for mine, theirs in zip(ours, plain, strict=True))
-    for mine, theirs in zip(ours, plain, strict=True):
-        assert float((mine - theirs).norm()) < 0.12 * float(theirs.norm()) + 1e-6
+    mine, theirs = (torch.cat([grad.reshape(-1) for grad in grads]) for grads in (ours, plain))
+    assert float((mine - theirs).norm() / theirs.norm()) < 0.1
 
 
 @pytest.mark.parametrize(
