@@ -25,7 +25,6 @@ from adaptory.training.objectives import Objective
 from adaptory.training.render import Example
 
 
-
 class Trunk:
     """A network whose lowest `cut` blocks hand on what was kept, instead of computing."""
 
