@@ -196,9 +196,23 @@ def _plain(values: list[Any]) -> bool:
 
 
 def _where_to_tell() -> Any:
-    """The notification block that the environment describes: ADAPTORY_SLACK_WEBHOOK, or ADAPTORY_WEBHOOK for any other."""
+    """The id of the notification block that the environment describes, or None: ADAPTORY_SLACK_WEBHOOK, ADAPTORY_WEBHOOK, or
+    ADAPTORY_NOTIFY, which names a block that was made on the server (e-mail, PagerDuty, Teams, ...). Raises UserError for
+    one that is not there."""
     from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
 
+    if named := os.environ.get("ADAPTORY_NOTIFY"):
+        kind, _, name = named.partition("/")
+        try:
+            with get_client(sync_client=True) as client:
+                return client.read_block_document_by_name(name, kind).id
+        except ObjectNotFound:
+            raise UserError(
+                f"ADAPTORY_NOTIFY={named!r}: the server has no such block; make one on its page Blocks, and say its kind and "
+                "name, as in sendgrid-email/oncall or pager-duty-webhook/oncall"
+            ) from None
     if slack := os.environ.get("ADAPTORY_SLACK_WEBHOOK"):
         return SlackWebhook(url=slack).save("adaptory-notify", overwrite=True)
     if url := os.environ.get("ADAPTORY_WEBHOOK"):
