@@ -18,6 +18,7 @@ from typing import Any
 
 from adaptory.errors import ReleaseError, UserError
 from adaptory.release import serving
+from adaptory.release.prepacked import prepack
 from adaptory.release.pull import pull
 from adaptory.storage import ObjectStore
 
@@ -63,9 +64,12 @@ class Following:
         served = self._loaded.get(done.digest)
         if served is None:
             loaded = serving.load(done.folder, self.root, self.cache)
+            whole = _reads_whole_rows(loaded)
+            if whole:
+                prepack(loaded.model)
             if wrong := serving.other_answers(loaded, done.folder):
                 raise ReleaseError(f"v{done.version} answers its example otherwise than when it was released: {wrong[0]}")
-            count = len(self.current.answer) if self.current else _side_by_side(loaded)
+            count = len(self.current.answer) if self.current else _side_by_side() if whole else 1
             served = Served(done.version, done.digest, loaded.twins(count))
         kept = [served, *([self.current] if self.current else [])]
         self._loaded = {one.digest: one for one in kept}
@@ -165,15 +169,18 @@ def _questions(body: bytes) -> list[dict[str, Any]] | str:
     return found if len(found) <= QUESTIONS else f"a request may hold {QUESTIONS} questions, this one has {len(found):,}"
 
 
-def _side_by_side(loaded: serving.Predictor) -> int:
+def _reads_whole_rows(loaded: serving.Predictor) -> bool:
+    """Whether it is on processors, and an answer is one pass over the row."""
+    return next(loaded.model.parameters()).device.type == "cpu" and loaded.candidate.objective in ("classes", "value")
+
+
+def _side_by_side() -> int:
     """How many batches are computed at a time; each gets its share of the processors.
 
     Small products gain little from a second processor, and a second batch nearly all of it.
     """
     import torch
 
-    if next(loaded.model.parameters()).device.type != "cpu" or loaded.candidate.objective not in ("classes", "value"):
-        return 1
     cores = len(os.sched_getaffinity(0))
     count = min(cores, _MOST)
     torch.set_num_threads(cores // count)

@@ -9,7 +9,7 @@ from adaptory.training.network import unwrapped
 from adaptory.training.render import Example
 
 IGNORED = -100
-_JOINED = 512  # tokens at most in one sequence of several rows: attention looks at all of them
+_BY_ROW = "adaptory-by-row"  # attention within each row of a joined batch
 _CHUNK = 1024  # labels whose logits are computed at a time while training
 _READS_THE_FIRST = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # whose blocks are built alike, too
 _OWN_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_scaling_factor")
@@ -22,7 +22,7 @@ class Batch:
     ids: Any  # sequences x tokens
     lengths: Any  # of each sequence; packed: of each row
     mask: Any | None  # which tokens are there; None: packed, or nothing is padded
-    positions: Any | None  # packed: where each token stands in its row
+    positions: Any | None  # packed or joined: where each token stands in its row
     labels: Any  # the token to guess at each place, or IGNORED
     targets: Any  # class numbers or values
     types: Any | None
@@ -74,15 +74,13 @@ def joined(model: Any, rows: Sequence[Example]) -> Batch | None:
     lengths = [len(row.ids) for row in rows]
     if not _reads_the_first(inner) or _learns_prompt(model):
         return None
-    if sum(lengths) > _JOINED or len(rows) * max(lengths) <= 1.1 * sum(lengths):
+    if len(rows) * max(lengths) <= 1.1 * sum(lengths):
         return None
-    owner = torch.arange(len(rows)).repeat_interleave(torch.tensor(lengths))
     first = 0 if inner.config.model_type in ("bert", "electra") else inner.config.pad_token_id + 1
     positions = torch.cat([torch.arange(first, first + length) for length in lengths])[None]
     types = torch.tensor([[kind for row in rows for kind in row.types or [0] * len(row.ids)]])
     ids = torch.tensor([[token for row in rows for token in row.ids]])
-    mask = (owner[:, None] == owner)[None, None]
-    return Batch(ids, torch.tensor(lengths), mask, positions, None, None, types, None)
+    return Batch(ids, torch.tensor(lengths), None, positions, None, None, types, None)
 
 
 def label_losses(model: Any, batch: Batch) -> tuple[Any, Any]:
@@ -129,7 +127,8 @@ def row_logits(model: Any, batch: Batch) -> Any:
 @contextmanager
 def first_token_only(model: Any, batch: Batch) -> Iterator[None]:
     """Within it, the last block of an encoder whose head reads the first token computes what follows the attention for that
-    token of each row alone: the same answers, an eighth less work in six blocks. Other networks are left as they are."""
+    token of each row alone: the same answers, an eighth less work in six blocks. Joined rows attend each to itself. Other
+    networks are left as they are."""
     inner = unwrapped(model)
     if not _reads_the_first(inner):
         yield
@@ -140,10 +139,29 @@ def first_token_only(model: Any, batch: Batch) -> Iterator[None]:
         return tuple(states[:, :1] if starts is None else states[0, starts][:, None] for states in given)
 
     hook = inner.base_model.encoder.layer[-1].attention.output.register_forward_pre_hook(firsts)
+    usual = inner.config._attn_implementation
+    if starts is not None:
+        _attend_by_row()
+        inner.config._attn_implementation = _BY_ROW
     try:
         yield
     finally:
+        inner.config._attn_implementation = usual
         hook.remove()
+
+
+def _attend_by_row() -> None:
+    """Makes known to transformers how joined rows attend: each to itself, with neither mask nor padding."""
+    import torch
+    from transformers import AttentionInterface
+
+    def by_row(module: Any, query: Any, key: Any, value: Any, mask: Any, **more: Any) -> tuple[Any, None]:
+        rows = zip(*(states.split(more["rows"], dim=2) for states in (query, key, value)), strict=True)
+        attend = torch.nn.functional.scaled_dot_product_attention
+        found = [attend(*row, scale=more.get("scaling")) for row in rows]
+        return torch.cat(found, dim=2).transpose(1, 2), None
+
+    AttentionInterface.register(_BY_ROW, by_row)
 
 
 def _reads_the_first(inner: Any) -> bool:
@@ -167,6 +185,8 @@ def _hidden(inner: Any, batch: Batch) -> Any:
 
 def _inputs(inner: Any, batch: Batch) -> dict[str, Any]:
     keys = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions, "token_type_ids": batch.types}
+    if inner.config._attn_implementation == _BY_ROW:
+        keys["rows"] = batch.lengths.tolist()
     if inner.config.is_encoder_decoder or _is_causal(inner):
         keys["use_cache"] = False  # with a cache, packed rows would see each other
     return {name: value for name, value in keys.items() if value is not None}

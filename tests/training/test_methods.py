@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from adaptory import bases
 from adaptory.errors import BaseModelError, RecipeError, ReleaseError
+from adaptory.release.prepacked import prepack
 from adaptory.training import adapter, answers, curve, fit, forward, methods, network, objectives, render, setup
 from adaptory.training.certificate import golden_answers
 from adaptory.training.render import Example
@@ -253,6 +254,21 @@ def test_a_head_on_a_causal_base_reads_the_last_token_of_the_row_whatever_stands
     together = answers.outputs(one.model, one.goal, one.train[:8])
     for place, row in enumerate(one.train[:8]):
         assert answers.outputs(one.model, one.goal, [row])[0] == pytest.approx(together[place], rel=1e-4, abs=1e-5)
+
+
+def test_a_network_whose_weights_were_reordered_to_answer_says_the_same_and_so_do_its_copies(tmp_path: Path) -> None:
+    import copy
+
+    import torch
+
+    one = work(tmp_path, "classification", "encoder")
+    model = adapter.merged(one.model, one.goal.settings).eval()
+    usual = answers.outputs(model, one.goal, one.train)
+    layers = sum(type(layer) is torch.nn.Linear for layer in model.modules())
+    assert prepack(model) == layers > 0
+    assert not any(type(layer) is torch.nn.Linear for layer in model.modules())
+    for again in (model, copy.deepcopy(model)):
+        assert answers.outputs(again, one.goal, one.train) == pytest.approx(usual, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert"])
