@@ -85,7 +85,7 @@ def test_the_same_inputs_are_not_worked_on_again(approved: Site) -> None:
     assert "adaptory.nothing-new" in events(approved, run)
 
 
-def test_new_data_start_one_retrain_and_a_rejected_candidate_changes_nothing(approved: Site) -> None:
+def test_f10_new_data_start_one_retrain_and_a_rejected_candidate_changes_nothing(approved: Site) -> None:
     approved.more_rows(280)
     known = {one["id"] for one in approved.runs("promote-tiny")}
     before = history(approved.store, "tiny")
@@ -107,7 +107,7 @@ def test_new_data_start_one_retrain_and_a_rejected_candidate_changes_nothing(app
     assert "REJECTED" in events(approved, run)["adaptory.nothing-new"]["reason"]
 
 
-def test_two_triggers_at_once_make_one_version_and_a_way_back_leads_to_the_first(approved: Site) -> None:
+def test_f11_two_triggers_at_once_make_one_version_and_a_way_back_leads_to_the_first(approved: Site) -> None:
     approved.more_rows(300, seed=1)
     trained = {one["id"] for one in approved.runs("tiny-train")}
     champion = history(approved.store, "tiny")[-1].version

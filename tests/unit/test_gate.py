@@ -81,7 +81,7 @@ def test_below_the_limit_no_number_of_rows_is_promised() -> None:
     assert "no number of examples" in judge(evidence(around(0.59)), gate(FLOOR), None).reason
 
 
-def test_a_tie_keeps_the_champion() -> None:
+def test_f21_a_tie_keeps_the_champion() -> None:
     tie = Estimate(value=0.0, low=0.0, high=0.0)
     criterion = CHAMPION | {"margin": 0.0}
     assert judge(evidence(around(0.7), over_champion=tie), gate(criterion), OLD).outcome == "FAIL"
@@ -110,7 +110,7 @@ def test_evidence_cannot_even_hold_a_number_that_is_not_finite(number: float, wh
 
 
 @given(st.sampled_from([math.nan, math.inf, -math.inf]), st.sampled_from(["value", "low", "high"]))
-def test_a_number_that_is_not_finite_never_passes(number: float, where: str) -> None:
+def test_f22_a_number_that_is_not_finite_never_passes(number: float, where: str) -> None:
     smuggled = Estimate.model_construct(**({"value": 0.7, "low": 0.69, "high": 0.8} | {where: number}))
     model = ModelScores.model_construct(name="candidate", kind="candidate", metrics={"macro_f1": smuggled}, slices={})
     from adaptory.gate.criteria import ask

@@ -109,7 +109,7 @@ def test_a_pulled_release_that_was_altered_is_fetched_again(store: ObjectStore, 
 
 
 @pytest.mark.parametrize("name", ["evil.py", "adapter_model.bin", "../escaped", "/tmp/escaped", "MLmodel", "a/b"])
-def test_a_manifest_may_not_name_anything_but_known_files(store: ObjectStore, tmp_path: Path, name: str) -> None:
+def test_f44_a_manifest_may_not_name_anything_but_known_files(store: ObjectStore, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
     evil = {"schema_version": "manifest/v1", "model": "tiny", "files": {name: {"sha256": "sha256:" + "0" * 64, "size": 1}}}
@@ -121,7 +121,7 @@ def test_a_manifest_may_not_name_anything_but_known_files(store: ObjectStore, tm
         release.pull(store, "tiny", tmp_path / "model")
 
 
-def test_a_pickle_in_the_store_is_neither_fetched_nor_opened(store: ObjectStore, tmp_path: Path) -> None:
+def test_f43_a_pickle_in_the_store_is_neither_fetched_nor_opened(store: ObjectStore, tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return open, (str(tmp_path / "exploded"), "w")  # type: ignore[return-value]
