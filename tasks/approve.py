@@ -9,7 +9,7 @@ from prefect.input import RunInput
 from pydantic import Field
 
 from adaptory import workspace
-from adaptory.registry import approval, head, proposals
+from adaptory.registry import approval, head, history, proposals
 from adaptory.registry.proposals import Decision, Proposal
 from adaptory.release import fetch_release
 from adaptory.run import Outcome
@@ -59,7 +59,7 @@ def ask(proposal: Proposal, hours: float) -> Decision:
         return said
     text = (
         f"**{draft.model}**: candidate `{draft.candidate[:19]}` passed the gate: {draft.reason}.\n\n"
-        f"Compared with: `{(proposal.champion or 'no champion')[:19]}`. Its card is the artifact "
+        f"{_compared(store, proposal)} Its card is the artifact "
         f"`{key(draft.model, 'candidate')}`, its report the artifact `{key(draft.model, 'report')}`.\n\n"
         f"After {hours:g} hours without a word the question is closed; the candidate still waits, and running `promote` again "
         "asks again."
@@ -67,6 +67,13 @@ def ask(proposal: Proposal, hours: float) -> Decision:
     form = Approval.with_initial_data(description=text)
     given = suspend_flow_run(wait_for_input=form, timeout=int(hours * 3600), key=draft.release[-32:])
     return proposals.decide(store, proposal, given.decision, by=given.name, reason=given.reason)
+
+
+def _compared(store: Any, proposal: Proposal) -> str:
+    if proposal.champion is None:
+        return "There is no champion yet."
+    version = next(one.version for one in history(store, proposal.draft.model) if one.candidate == proposal.champion)
+    return f"It was compared with the champion v{version}, `{proposal.champion[:19]}`."
 
 
 @task(**RETRIED)

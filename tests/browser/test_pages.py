@@ -85,6 +85,7 @@ def test_a_retrain_is_started_from_the_form_watched_read_and_approved(approved: 
     page.goto(f"{root}/runs/flow-run/{asking}")
     page.get_by_role("button", name="Resume").first.click()
     page.get_by_text("passed the gate").first.wait_for()
+    page.get_by_text("It was compared with the champion v").first.wait_for()
     shot(page, "question")
     fill(page)
     shot(page, "answer")
