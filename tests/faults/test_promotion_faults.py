@@ -69,7 +69,7 @@ def _racer(folder: str, me: int, barrier: "Barrier", won: "multiprocessing.Queue
 
 
 def test_f17_of_eight_promotions_at_once_one_wins_fifty_times(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")  # a fork of this process would have the threads of other tests in it
     barrier, won = context.Barrier(PROCESSES), context.Queue()
     racers = [context.Process(target=_racer, args=(str(tmp_path), me, barrier, won)) for me in range(PROCESSES)]
     for racer in racers:

@@ -96,10 +96,10 @@ def _promote(url: str, name: str, rounds: int, won: Any) -> None:
 
 
 def test_eight_processes_at_once_make_one_chain_and_lose_no_record(store: ObjectStore) -> None:
-    with multiprocessing.get_context("fork").Manager() as manager:
+    context = multiprocessing.get_context("forkserver")  # a fork of this process would have the threads of other tests in it
+    with context.Manager() as manager:
         won = manager.list()
-        spawn = multiprocessing.get_context("fork").Process
-        crowd = [spawn(target=_promote, args=(store.url, f"p{n}", 10, won)) for n in range(8)]
+        crowd = [context.Process(target=_promote, args=(store.url, f"p{n}", 10, won)) for n in range(8)]
         for process in crowd:
             process.start()
         for process in crowd:
