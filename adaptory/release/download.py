@@ -54,10 +54,11 @@ def download(store: ObjectStore, record: Record, folder: Path) -> int:
 
 def _activate(fresh: Path, folder: Path, listed: Manifest) -> None:
     """Puts the verified release in its place. Another pull may have put it there meanwhile, and somebody may be reading it."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IntegrityError):
-        manifest.verify(folder, listed)
-        return
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, IntegrityError):
+            manifest.verify(folder, listed)
+            return
+        shutil.rmtree(folder, ignore_errors=True)
     try:
         fresh.replace(folder)
     except OSError:  # not empty: it came just now
@@ -68,16 +69,33 @@ def _activate(fresh: Path, folder: Path, listed: Manifest) -> None:
 def _scratch(folder: Path) -> Iterator[Path]:
     """Where parts wait; a folder of its own for whoever finds that another pull is at work there."""
     shared = folder.with_name(f".pull-{folder.name}")
-    shared.mkdir(exist_ok=True)
-    handle = os.open(shared, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield shared
-    except BlockingIOError:
+    handle = _locked(shared)
+    if handle is None:
         with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder.parent) as own:
             yield Path(own)
+        return
+    try:
+        yield shared
     finally:
         os.close(handle)
+
+
+def _locked(shared: Path) -> int | None:
+    """A handle that holds the folder's lock; None if another pull holds it, or removed the folder at this moment."""
+    with contextlib.suppress(FileExistsError):
+        shared.mkdir()
+    try:
+        handle = os.open(shared, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), shared.stat()):
+            return handle
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(handle)
+    return None
 
 
 def _parts(store: ObjectStore, place: str, listed: Manifest, scratch: Path) -> int:

@@ -6,6 +6,7 @@ DIR/current      a link to the one that is served; it is replaced in one step
 
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -154,8 +155,7 @@ def _switch(link: Path, name: str) -> str | None:
         return None
     if link.exists() and not link.is_symlink():
         raise ReleaseError(f"{link} is not a link that pull made; pull into another folder")
-    fresh = link.with_name(f".{link.name}-{os.getpid()}")
-    fresh.unlink(missing_ok=True)
+    fresh = link.with_name(f".{link.name}-{secrets.token_hex(4)}")
     fresh.symlink_to(name)
     fresh.replace(link)
     return before

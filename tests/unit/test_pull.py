@@ -211,12 +211,19 @@ def test_parts_that_were_altered_while_they_waited_are_not_taken(
     assert said(tmp_path / "model") == "one"
 
 
+def model_digest(store: ObjectStore) -> str:
+    return fingerprint.hex_of(history(store, "tiny")[-1].release)
+
+
 def test_of_two_pulls_at_once_neither_disturbs_the_other(store: ObjectStore, tmp_path: Path) -> None:
     promote(store, tmp_path, "one")
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: release.pull(store, "tiny", tmp_path / "model"), range(8)))
-    assert {one.version for one in found} == {1}
-    assert said(tmp_path / "model") == "one"
+    for turn in range(40):  # who meets whom is chance
+        model = tmp_path / f"model-{turn}"
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _, model=model: release.pull(store, "tiny", model), range(16)))
+        assert {one.version for one in found} == {1}
+        assert said(model) == "one"
+        assert {path.name for path in model.iterdir() if not path.name.endswith(".verified")} == {"current", model_digest(store)}
 
 
 def test_the_release_before_stays_and_older_ones_go(store: ObjectStore, tmp_path: Path) -> None:
