@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from adaptory.training.network import unwrapped
@@ -66,13 +67,13 @@ def packed(rows: Sequence[Example], pad: int) -> Batch:
 
 
 def joined(model: Any, rows: Sequence[Example]) -> Batch | None:
-    """The rows of an encoder one after another without padding, none seeing another; None where that saves nothing, or the
-    network is not one of those that `first_token_only` knows."""
+    """The rows of an encoder one after another without padding, none seeing another; None where that saves nothing (on a GPU it
+    would cost a launch for every row), or the network is not one of those that `first_token_only` knows."""
     import torch
 
     inner = unwrapped(model)
     lengths = [len(row.ids) for row in rows]
-    if not _reads_the_first(inner) or _learns_prompt(model):
+    if not _reads_the_first(inner) or _learns_prompt(model) or next(inner.parameters()).device.type != "cpu":
         return None
     if len(rows) * max(lengths) <= 1.1 * sum(lengths):
         return None
@@ -150,6 +151,7 @@ def first_token_only(model: Any, batch: Batch) -> Iterator[None]:
         hook.remove()
 
 
+@cache
 def _attend_by_row() -> None:
     """Makes known to transformers how joined rows attend: each to itself, with neither mask nor padding."""
     import torch
