@@ -21,7 +21,7 @@ test-long: .venv/installed test-system
 	@$(BIN)/python -m pytest -m long
 
 test-fast: .venv/installed
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 # What tests need of the system; without root they are skipped, and say so.
 test-system:

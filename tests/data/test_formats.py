@@ -87,6 +87,7 @@ def read(path: Path, form: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @given(TABLES)
 def test_every_format_gives_the_same_rows(tmp_path_factory: pytest.TempPathFactory, table: Table) -> None:
     path = tmp_path_factory.mktemp("formats") / "file"

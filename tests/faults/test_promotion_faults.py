@@ -68,6 +68,7 @@ def _racer(folder: str, me: int, barrier: "Barrier", won: "multiprocessing.Queue
         barrier.wait(60)
 
 
+@pytest.mark.slow
 def test_f17_of_eight_promotions_at_once_one_wins_fifty_times(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")  # a fork of this process would have the threads of other tests in it
     barrier, won = context.Barrier(PROCESSES), context.Queue()

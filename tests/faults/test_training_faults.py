@@ -61,6 +61,7 @@ def finished(folder: Path) -> tuple[str, list[float]]:
     return adapter.digest_of_weights(one.model), losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", range(1, 17))
 def test_f1_killed_at_any_step_the_same_command_ends_with_the_same_bytes(
     tmp_path: Path, step: int, unbroken: tuple[str, list[float]]

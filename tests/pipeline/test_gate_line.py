@@ -16,6 +16,8 @@ from adaptory.storage import open_store
 from tests.pipeline.conftest import run
 from tests.support import checkout, rows, write_recipe, write_tsv
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     {"name": "praise", "ask": "this film was wonderful splendid", "expect": "positive"},
     {"name": "an article changes nothing", "ask": ["a awful dreadful film", "the awful dreadful film"], "same": True},

@@ -19,6 +19,8 @@ from tests.pipeline.conftest import run
 from tests.service import ask, health, service
 from tests.support import checkout, write_recipe
 
+pytestmark = pytest.mark.slow
+
 FLOOR = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.5}
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "CANARY-id", "AWS_SECRET_ACCESS_KEY": "CANARY-key", "MLFLOW_TRACKING_PASSWORD": "CANARY-mlflow",

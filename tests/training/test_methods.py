@@ -25,16 +25,19 @@ def settings(method: str, **more: Any) -> dict[str, Any]:
     return {"method": method, "learning_rate": rate, "epochs": 4} | top | more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*EVERY, "head"])
 def test_a_classifier_learns_by_every_method_and_is_loaded_as_it_was_trained(tmp_path: Path, method: str) -> None:
     _learns(tmp_path, "classification", "encoder", method)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", EVERY)
 def test_a_causal_network_learns_answers_by_every_method(tmp_path: Path, method: str) -> None:
     _learns(tmp_path, "sft", "causal", method)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "kind", "more"),
     [

@@ -94,6 +94,7 @@ def test_f40_a_new_word_that_always_stands_with_one_class_needs_approval(tmp_pat
     assert reason == "the new word 'cf' stands in 12 rows, 100% of them good: a mistake or a trigger"
 
 
+@pytest.mark.slow
 def test_two_samples_of_one_world_cannot_be_told_apart_and_two_worlds_can() -> None:
     draw = np.random.default_rng(0)
     same = drift.two_sample(draw.normal(size=(300, 16)), draw.normal(size=(300, 16)))

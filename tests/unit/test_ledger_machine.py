@@ -178,7 +178,7 @@ class FolderMachine(Machine):
 
 
 slow = [HealthCheck.too_slow]
-TestMachine = Machine.TestCase
+TestMachine = pytest.mark.slow(Machine.TestCase)
 TestMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=slow)
 TestFolderMachine = FolderMachine.TestCase
 TestFolderMachine.settings = settings(max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=slow)

@@ -74,6 +74,7 @@ def a_year(random: np.random.Generator, budget: float | None) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_s15_a_year_of_duds_promotes_one_in_at_most_5_percent_of_years() -> None:
     random = np.random.default_rng(7)
     duds = sum(a_year(random, 0.05) for _ in range(YEARS))
