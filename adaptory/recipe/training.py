@@ -44,8 +44,8 @@ class Training(Frozen):
     """Rows per optimizer step, however many devices share them."""
     micro_tokens: int | None = Field(default=None, ge=1)
     """Most padded tokens computed at once: bounds memory, and changes no gradient; null: 1,024 on a CPU, 4,096 on a GPU."""
-    packing: bool = False
-    """Computes rows of a step as one sequence without padding (causal bases; exact, no row sees another)."""
+    packing: bool = True
+    """Computes a batch without padding, and what its rows begin with alike once (causal bases; exact, no row sees another)."""
     cache_trunk: bool = False
     """Computes the frozen blocks below the trained ones once, keeps what they give, and reuses it over epochs and runs."""
     fused: bool = True
@@ -101,14 +101,10 @@ class Training(Frozen):
             raise ValueError(f"training.start cannot go with method {self.method!r}: its adapter is tied to its own start")
         if self.class_weights and task not in ("classification", "pair_classification"):
             raise ValueError(f"training.class_weights needs classes, and task {task!r} has none")
-        if self.packing and (task not in ("sft", "text") or self.method == "prompt_tuning"):
-            raise ValueError("training.packing is for the tasks sft and text on a causal base, without prompt_tuning")
         if self.cache_trunk and not (self.top_layers or self.method in ("head", "auto")):
             raise ValueError("training.cache_trunk needs training.top_layers: only blocks that never change can be cached")
         if self.cache_trunk and self.method == "prompt_tuning":
             raise ValueError("training.cache_trunk cannot go with prompt_tuning, which changes the input of every block")
-        if self.cache_trunk and self.packing:
-            raise ValueError("training.cache_trunk and training.packing cannot go together yet; keep one")
 
 
 def plain(settings: Training) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def contestants(run: Run) -> tuple[Trial, ...]:
     most = -(-rows_of(run.trained_with(own), "train").height // _PART)
     plain = {"max_rows": most, "cache_trunk": False, "top_layers": None}
     calm = {"learning_rate": own.learning_rate * _CALMER}
-    kept = {"top_layers": top, "cache_trunk": top < blocks and not own.packing and _stays(run)}
+    kept = {"top_layers": top, "cache_trunk": top < blocks and _stays(run)}
     tried: dict[str, dict[str, Any]] = {}
     if recipe.task in ROW_TASKS or (own.objective == "reward" and recipe.task == "preference"):
         tried["linear probe"] = {"method": "head", "cache_trunk": kept["cache_trunk"]}

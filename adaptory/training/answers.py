@@ -136,7 +136,7 @@ def _stops(model: Any, made: Renderer, *, random: bool) -> set[int]:
 
 
 def scoring(
-    goal: Objective, model: Any, rows: Sequence[Example], trunk: Any = None, tokens: int | None = None, *, shared: bool = False
+    goal: Objective, model: Any, rows: Sequence[Example], tokens: int | None = None, *, shared: bool = False
 ) -> Iterator[tuple[list[int], list[Example]]]:
     """Rows to be scored together in inference mode, longest first, with their places; shared: this process's part."""
     import torch
@@ -149,8 +149,6 @@ def scoring(
         for places in devices.share(batches) if shared else batches:
             preemption.check()
             some = [rows[place] for place in places]
-            if trunk:
-                trunk.show(goal, some)
             yield places, some
 
 
@@ -158,8 +156,8 @@ def _batches(
     model: Any, goal: Objective, rows: Sequence[Example], trunk: Any = None
 ) -> Iterator[tuple[list[int], forward.Batch]]:
     device = next(model.parameters()).device
-    for places, some in scoring(goal, model, rows, trunk):
-        yield places, objectives.prepared(goal, some, (goal.settings.seed,)).to(device)
+    for places, some in scoring(goal, model, rows):
+        yield places, objectives.prepared(goal, some, (goal.settings.seed,), trunk).to(device)
 
 
 def reply(

@@ -109,11 +109,9 @@ def _gradient(work: Work, state: State, window: Sequence[int]) -> tuple[float, b
 def _backward(work: Work, state: State, rows: Sequence[int], weight: float) -> float:
     preemption.beat()
     some = [work.train[row] for row in rows]
-    if work.trunk:
-        work.trunk.show(work.goal, some)
     reference = [work.reference[row] for row in rows] if work.reference else ()
     with devices.computing(work.device, work.goal.settings.precision):
-        each, _ = losses(work.goal, work.model, some, (work.goal.settings.seed, state.epoch), reference)
+        each, _ = losses(work.goal, work.model, some, (work.goal.settings.seed, state.epoch), reference, work.trunk)
         loss = each.sum() / weight
     loss.backward()
     return float(loss.item())

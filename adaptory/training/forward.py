@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from adaptory.training.network import unwrapped
+from adaptory.training.network import learns_prompt, unwrapped
 from adaptory.training.render import Example
+from adaptory.training.tree import Tree, attending, planted, segments_of
 
 IGNORED = -100
 _BY_ROW = "adaptory-by-row"  # attention within each row of a joined batch
@@ -18,25 +19,25 @@ _OWN_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logi
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right, or packed into one sequence."""
+    """Rows padded on the right, or one after another as a tree or joined."""
 
     ids: Any  # sequences x tokens
-    lengths: Any  # of each sequence; packed: of each row
-    mask: Any | None  # which tokens are there; None: packed, or nothing is padded
-    positions: Any | None  # packed or joined: where each token stands in its row
+    lengths: Any  # of each row
+    mask: Any | None  # which tokens are there; None: nothing is padded
+    positions: Any | None  # where each token stands in its row, where that is not its place
     labels: Any  # the token to guess at each place, or IGNORED
     targets: Any  # class numbers or values
     types: Any | None
     decoder: Any | None  # encoder-decoder: what is written (ids of labels, shifted by the network)
+    tree: Tree | None = None  # of a batch in which nothing is computed twice
 
     def to(self, device: Any) -> "Batch":
         """The batch on a device; the copy overlaps with computing where memory is pinned."""
         if device.type == "cpu":
             return self
-        moved = {
-            name: value.pin_memory().to(device, non_blocking=True) for name, value in vars(self).items() if value is not None
-        }
-        return replace(self, **moved)
+        there = {name: value for name, value in vars(self).items() if value is not None and name != "tree"}
+        moved = {name: value.pin_memory().to(device, non_blocking=True) for name, value in there.items()}
+        return replace(self, **moved, tree=self.tree and self.tree.to(device))
 
 
 def collate(rows: Sequence[Example], pad: int) -> Batch:
@@ -53,17 +54,17 @@ def collate(rows: Sequence[Example], pad: int) -> Batch:
     return Batch(ids, lengths, None if whole else mask, None, labels, targets, types, labels if written else None)
 
 
-def packed(rows: Sequence[Example], pad: int) -> Batch:
-    """The examples as one sequence: positions begin anew at each, so that no row sees another.
-
-    There must be no mask: transformers builds the block mask from the positions only when it is given none.
-    """
+def branching(rows: Sequence[Example], groups: Sequence[Sequence[int]]) -> Batch:
+    """The examples as a tree, in groups that may begin alike; each position learns and sees what it would in its row."""
     import torch
 
-    ids = torch.tensor([[token for row in rows for token in row.ids]])
-    positions = torch.cat([torch.arange(len(row.ids)) for row in rows])[None]
-    labels = torch.cat([_labels([row], len(row.ids))[0] for row in rows])[None]
-    return Batch(ids, torch.tensor([len(row.ids) for row in rows]), None, positions, labels, None, None, None)
+    segments = segments_of(rows, groups)
+    ids = torch.tensor([[token for one in segments for token in rows[one.sequence].ids[one.start : one.end]]])
+    positions = torch.cat([torch.arange(one.start, one.end) for one in segments])[None]
+    lengths, tree = torch.tensor([len(row.ids) for row in rows]), planted(segments, len(rows))
+    every = _labels(rows, int(lengths.max()))
+    labels = torch.cat([every[one.sequence, one.start : one.end] for one in segments])[None]
+    return Batch(ids, lengths, None, positions, labels, None, None, None, tree)
 
 
 def joined(model: Any, rows: Sequence[Example]) -> Batch | None:
@@ -73,7 +74,7 @@ def joined(model: Any, rows: Sequence[Example]) -> Batch | None:
 
     inner = unwrapped(model)
     lengths = [len(row.ids) for row in rows]
-    if not _reads_the_first(inner) or _learns_prompt(model) or next(inner.parameters()).device.type != "cpu":
+    if not _reads_the_first(inner) or learns_prompt(model) or next(inner.parameters()).device.type != "cpu":
         return None
     if len(rows) * max(lengths) <= 1.1 * sum(lengths):
         return None
@@ -85,7 +86,7 @@ def joined(model: Any, rows: Sequence[Example]) -> Batch | None:
 
 
 def label_losses(model: Any, batch: Batch) -> tuple[Any, Any]:
-    """Negative log-likelihood of each label, and the sequence each is of.
+    """Negative log-likelihood of each label, and the row each is of.
 
     The head is computed only where a label stands, a chunk of labels at a time; where a network does more than that to
     its logits, all of them are computed the plain way.
@@ -95,22 +96,23 @@ def label_losses(model: Any, batch: Batch) -> tuple[Any, Any]:
 
     inner = unwrapped(model)
     places, labels = _places(batch, inner.config.is_encoder_decoder or not _is_causal(inner))
-    if _learns_prompt(model) or not _has_plain_head(inner):
+    owners = places[0] if batch.tree is None else batch.tree.owners[places[1]]
+    if learns_prompt(model) or not _has_plain_head(inner):
         logits = _call(model, batch).logits
         logits = logits[:, logits.shape[1] - _width(batch) :]  # virtual tokens stand before the row's own
-        return torch.nn.functional.cross_entropy(logits[places].float(), labels, reduction="none"), places[0]
+        return torch.nn.functional.cross_entropy(logits[places].float(), labels, reduction="none"), owners
     hidden, head = _hidden(inner, batch)[places], _head(inner)
 
     def losses(states: Any, wanted: Any) -> Any:
         return torch.nn.functional.cross_entropy(head(states).float(), wanted, reduction="none")
 
     if len(labels) <= _CHUNK:
-        return losses(hidden, labels), places[0]
+        return losses(hidden, labels), owners
     parts = [
         checkpoint(losses, hidden[start : start + _CHUNK], labels[start : start + _CHUNK], use_reentrant=False)
         for start in range(0, len(labels), _CHUNK)
     ]
-    return torch.cat(parts), places[0]
+    return torch.cat(parts), owners
 
 
 def row_logits(model: Any, batch: Batch) -> Any:
@@ -118,10 +120,11 @@ def row_logits(model: Any, batch: Batch) -> Any:
     import torch
 
     inner = unwrapped(model)
-    if hasattr(inner, "score") and not _learns_prompt(model):
+    if hasattr(inner, "score") and not learns_prompt(model):
         # transformers looks for the last token that is not padding by its id; a row may end with that very token.
         hidden = _hidden(inner, batch)
-        return inner.score(hidden[torch.arange(len(hidden), device=hidden.device), batch.lengths - 1]).float()
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return inner.score(hidden[rows, batch.lengths - 1] if batch.tree is None else hidden[0, batch.tree.lasts]).float()
     return _call(model, batch).logits.float()
 
 
@@ -171,33 +174,33 @@ def _reads_the_first(inner: Any) -> bool:
 
 
 def _call(model: Any, batch: Batch) -> Any:
-    keys = _inputs(unwrapped(model), batch)
-    return model(**keys) if batch.decoder is None else model(**keys, labels=batch.decoder)
+    keys = inputs(unwrapped(model), batch)
+    with attending(unwrapped(model), batch.tree is not None):
+        return model(**keys) if batch.decoder is None else model(**keys, labels=batch.decoder)
 
 
 def _hidden(inner: Any, batch: Batch) -> Any:
     """The last hidden states, without a head."""
-    keys = _inputs(inner, batch)
+    keys = inputs(inner, batch)
     if batch.decoder is None:
-        return inner.base_model(**keys).last_hidden_state
+        with attending(inner, batch.tree is not None):
+            return inner.base_model(**keys).last_hidden_state
     shift = getattr(inner, "prepare_decoder_input_ids_from_labels", None) or inner._shift_right
     body = inner.model if hasattr(inner, "model") else inner.base_model
     return body(**keys, decoder_input_ids=shift(batch.decoder)).last_hidden_state
 
 
-def _inputs(inner: Any, batch: Batch) -> dict[str, Any]:
-    keys = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions, "token_type_ids": batch.types}
+def inputs(inner: Any, batch: Batch) -> dict[str, Any]:
+    """What the network is called with."""
+    keys = {
+        "input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions, "token_type_ids": batch.types,
+        "tree": batch.tree,
+    }  # fmt: skip
     if inner.config._attn_implementation == _BY_ROW:
         keys["rows"] = batch.lengths.tolist()
     if inner.config.is_encoder_decoder or _is_causal(inner):
-        keys["use_cache"] = False  # with a cache, packed rows would see each other
+        keys["use_cache"] = False
     return {name: value for name, value in keys.items() if value is not None}
-
-
-def _learns_prompt(model: Any) -> bool:
-    """Whether virtual tokens stand before the row's own: then only peft's own forward pass is right."""
-    found = getattr(model, "active_peft_config", None)
-    return found is not None and bool(found.is_prompt_learning)
 
 
 def _places(batch: Batch, same: bool) -> tuple[Any, Any]:

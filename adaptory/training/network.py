@@ -109,6 +109,12 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def learns_prompt(model: Any) -> bool:
+    """Whether virtual tokens stand before the row's own: then only peft's own forward pass is right."""
+    found = getattr(model, "active_peft_config", None)
+    return found is not None and bool(found.is_prompt_learning)
+
+
 def _quantised(settings: Training) -> dict[str, Any]:
     if settings.method != "qlora":
         return {}

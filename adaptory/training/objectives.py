@@ -14,6 +14,7 @@ from adaptory.recipe import Task
 from adaptory.recipe.training import Training
 from adaptory.training import forward
 from adaptory.training.render import Example, Renderer
+from adaptory.training.tree import knows
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Objective:
     spread: float = 1.0
     mask_token: int = 0
     vocabulary: int = 0
+    tree: bool = False  # whether what the rows of a batch begin with alike is computed once
 
     @property
     def sequences(self) -> int:
@@ -63,20 +65,27 @@ def objective(task: Task, settings: Training, made: Renderer, train: Sequence[Ex
     return Objective("tokens", settings, made.pad)
 
 
+def laid_out(goal: Objective, model: Any) -> Objective:
+    """The objective with its rows as a tree, if the recipe has them packed and the model is one that a tree suits."""
+    packs = goal.settings.packing and goal.name in ("tokens", "reward", "dpo")
+    return replace(goal, tree=packs and knows(model))
+
+
 def losses(
-    goal: Objective, model: Any, rows: Sequence[Example], draw: Sequence[int], reference: Sequence[tuple[float, float]] = ()
-) -> tuple[Any, Any]:
+    goal: Objective, model: Any, rows: Sequence[Example], draw: Sequence[int],
+    reference: Sequence[tuple[float, float]] = (), trunk: Any = None,
+) -> tuple[Any, Any]:  # fmt: skip
     """The losses of these rows, whose sum is to be divided by the sum of their weights, and what the model says.
 
     Of tokens there is a loss for each label, and nothing else is said. Of classes logits are said (rows x classes), of a
     value the standardised value, of a preference by how much the chosen answer leads.
 
     `draw` seeds what is random in an objective (with the row's name, so that batching changes nothing); `reference` holds
-    the log-likelihoods of chosen and rejected answers under the start, for DPO.
+    the log-likelihoods of chosen and rejected answers under the start, for DPO; `trunk` what is kept of the lower blocks.
     """
     import torch
 
-    batch = prepared(goal, rows, draw).to(next(model.parameters()).device)
+    batch = prepared(goal, rows, draw, trunk).to(next(model.parameters()).device)
     if goal.name in ("tokens", "masked"):
         return forward.label_losses(model, batch)[0], None
     if goal.name == "dpo":
@@ -94,16 +103,24 @@ def losses(
     return -torch.nn.functional.logsigmoid(better - worse), better - worse
 
 
-def prepared(goal: Objective, rows: Sequence[Example], draw: Sequence[int]) -> forward.Batch:
+def prepared(goal: Objective, rows: Sequence[Example], draw: Sequence[int], trunk: Any = None) -> forward.Batch:
     """The batch in which this objective reads the rows: of pairs, all chosen answers, then all rejected ones."""
-    if goal.sequences == 2:
-        rejected = [Example(row.row, row.second or [], row.second_start) for row in rows]
-        return forward.collate([*(replace(row, second=None) for row in rows), *rejected], goal.pad)
     if goal.name == "masked":
         return _masked(goal, rows, draw)
-    if goal.name == "tokens" and goal.settings.packing:
-        return forward.packed(rows, goal.pad)
-    return forward.collate(rows, goal.pad)
+    sequences, count = sequences_of(goal, rows), len(rows)
+    groups = [range(place, len(sequences), count) for place in range(count)]
+    batch = forward.branching(sequences, groups) if goal.tree else forward.collate(sequences, goal.pad)
+    if trunk:
+        trunk.show(sequences, batch.tree)
+    return batch
+
+
+def sequences_of(goal: Objective, rows: Sequence[Example]) -> Sequence[Example]:
+    """What a network reads of these rows, in the order in which it reads them."""
+    if goal.sequences == 1:
+        return rows
+    chosen = [replace(row, second=None) for row in rows]
+    return [*chosen, *(Example(row.row, row.second or [], row.second_start) for row in rows)]
 
 
 def likelihoods(model: Any, batch: forward.Batch) -> Any:
@@ -111,7 +128,7 @@ def likelihoods(model: Any, batch: forward.Batch) -> Any:
     import torch
 
     losses, rows = forward.label_losses(model, batch)
-    return -torch.zeros(len(batch.ids), device=losses.device).index_add(0, rows, losses)
+    return -torch.zeros(len(batch.lengths), device=losses.device).index_add(0, rows, losses)
 
 
 def _hidden_count(row: Example, share: float) -> int:
@@ -146,5 +163,4 @@ def _number(row: Example) -> tuple[int, ...]:
 def to_answer(name: str, settings: Training, made: Renderer, centre: float = 0.0, spread: float = 1.0) -> Objective:
     """The objective of a model that only answers: without what matters for its training."""
     mask = made.tokenizer.mask_token_id if name == "masked" else 0
-    settings = settings.model_copy(update={"packing": False})  # answers are told row by row
     return Objective(name, settings, made.pad, (), centre, spread, mask, len(made.tokenizer))

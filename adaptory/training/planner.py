@@ -74,7 +74,7 @@ def forecast(work: Work) -> Forecast:
     rates = [settings.learning_rate * rate(step, steps, warmup, settings.schedule) for step in (0, warmup, steps - 1)]
     made = Forecast(
         steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=memory,
-        padding=1 - sum(work.lengths) / sum(tokens), flops=flops(work, sum(tokens)) * settings.epochs,
+        padding=max(0.0, 1 - sum(work.lengths) / sum(tokens)), flops=flops(work, sum(tokens)) * settings.epochs,
         first_rate=rates[0], peak_rate=rates[1], last_rate=rates[2],
     )  # fmt: skip
     _check(work, made)
@@ -109,8 +109,9 @@ def _weights(model: Any) -> list[tuple[str, Any]]:
 
 def _computed(work: Work, rows: list[int]) -> int:
     """Tokens that a batch computes, padding included."""
-    lengths = [work.lengths[row] for row in rows]
-    return sum(lengths) if work.goal.settings.packing else len(lengths) * max(lengths)
+    if work.goal.tree:
+        return work.shared + sum(work.own[row] for row in rows)
+    return len(rows) * max(work.lengths[row] for row in rows)
 
 
 def _compute(work: Work, rows: list[int]) -> float:
@@ -121,10 +122,8 @@ def _compute(work: Work, rows: list[int]) -> float:
     reference = [work.reference[row] for row in rows] if work.reference else ()
     device = work.device
     began = time.monotonic()
-    if work.trunk:
-        work.trunk.show(work.goal, some)
     with devices.computing(device, work.goal.settings.precision):
-        loss = losses(work.goal, work.model, some, (work.goal.settings.seed, 0), reference)[0].sum()
+        loss = losses(work.goal, work.model, some, (work.goal.settings.seed, 0), reference, work.trunk)[0].sum()
     loss.backward()
     if device.type == "cuda":
         torch.cuda.synchronize()

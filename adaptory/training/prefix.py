@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptory.training.batches import sorted_batches
-from adaptory.training.network import unwrapped
-from adaptory.training.render import Renderer
+from adaptory.training.network import learns_prompt, unwrapped
+from adaptory.training.render import Renderer, common
 
 _WORTH = 16  # tokens: a shorter beginning is not worth its copies
 _TOKENS = 4096  # computed at once
@@ -30,7 +30,7 @@ class Shared:
         import torch
         from transformers import DynamicCache
 
-        length = _common(prompts)
+        length = _shared(prompts)
         if not plain(model, made) or length < _WORTH or len(prompts) < 2:
             return cls([])
         tokens = prompts[0][:length]
@@ -149,11 +149,10 @@ def _rest(model: Any, memory: Any, mask: Any, last: Any, option: list[int]) -> A
 
 def plain(model: Any, made: Renderer) -> bool:
     """Whether the model is a causal transformer without learned tokens of its own before every prompt."""
-    learned = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
     inner = unwrapped(model)
     # A window counts what stands in the memory, so padding between beginning and end would use it up.
     odd = getattr(inner, "_is_stateful", False) or getattr(inner.config, "sliding_window", None)
-    return made.kind == "causal" and not learned and not odd
+    return made.kind == "causal" and not learns_prompt(model) and not odd
 
 
 def _last_only(model: Any) -> dict[str, int]:
@@ -162,8 +161,6 @@ def _last_only(model: Any) -> dict[str, int]:
     return {"logits_to_keep": 1} if able and able() else {}
 
 
-def _common(prompts: Sequence[list[int]]) -> int:
+def _shared(prompts: Sequence[list[int]]) -> int:
     """How many tokens all prompts begin with, leaving each at least one of its own."""
-    first, last = min(prompts, default=[]), max(prompts, default=[])  # in order, so what these share all share
-    length = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return min(length, min((len(prompt) for prompt in prompts), default=1) - 1)
+    return min(common(prompts), min((len(prompt) for prompt in prompts), default=1) - 1)

@@ -129,6 +129,12 @@ class Renderer:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
+def common(sequences: Sequence[list[int]]) -> int:
+    """How many tokens all of these begin with."""
+    first, last = min(sequences, default=[]), max(sequences, default=[])  # in order, so what these share all share
+    return next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
 def _no_date(form: str) -> str:
     """For templates that write today's date: a prompt must not change overnight."""
     return date(2000, 1, 1).strftime(form)

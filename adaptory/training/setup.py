@@ -37,6 +37,7 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
     _check_fits(goal, made, settings)
     emit({"event": "stage", "what": "loading the base"})
     model = adapter.make(base, recipe.task, settings, recipe.data.classes)
+    goal = objectives.laid_out(goal, model)
     if run.start:
         _go_on_from(run, model)
     model.to(network.device())
@@ -83,7 +84,7 @@ def _trunk(run: Run, model: Any, goal: Any, made: Any, train: Sequence[Any], val
     _check_untouched(model, cut)
     key = trunk.key(run.dataset.base, made.digest, cut, quantised=settings.method == "qlora")
     found = trunk.Trunk(model, cut, run.workspace.cache / "trunk" / fingerprint.short(key))
-    sequences = [one for rows in (train, validation) for one in trunk.sequences_of(goal, rows)]
+    sequences = [one for rows in (train, validation) for one in objectives.sequences_of(goal, rows)]
     if not devices.rank():
         emit({"event": "stage", "what": f"computing the frozen {cut} of {count} blocks for rows that are new"})
         new = found.extend(sequences, made.pad)
@@ -112,8 +113,6 @@ def _check_fits(goal: Any, made: Any, settings: Training) -> None:
         raise RecipeError("training.cache_trunk needs rows that are read the same in every epoch, and one stack of blocks")
     if settings.method == "prompt_tuning" and made.kind == "causal" and goal.name in ("classes", "value", "reward"):
         raise RecipeError("method 'prompt_tuning' cannot train a head on a causal base: peft reads it where rows are padded")
-    if settings.packing and made.kind != "causal":
-        raise RecipeError(f"training.packing needs a causal base, and this one is of kind {made.kind!r}")
 
 
 def _go_on_from(run: Run, model: Any) -> None:

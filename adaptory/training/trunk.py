@@ -19,10 +19,10 @@ import numpy as np
 from adaptory import fingerprint
 from adaptory.training import devices, preemption
 from adaptory.training.batches import sorted_batches
-from adaptory.training.forward import _padded
+from adaptory.training.forward import collate, inputs
 from adaptory.training.network import _BLOCK, unwrapped
-from adaptory.training.objectives import Objective
 from adaptory.training.render import Example
+from adaptory.training.tree import Tree
 
 
 class Trunk:
@@ -35,12 +35,12 @@ class Trunk:
         for index in sorted(folder.glob("*.json")):
             self._open(index)
 
-    def extend(self, sequences: Sequence[tuple[Sequence[int], Sequence[int] | None]], pad: int) -> int:
-        """Computes and keeps the sequences (ids, and which text a token is of) that are not there yet; returns how many.
+    def extend(self, sequences: Sequence[Example], pad: int) -> int:
+        """Computes and keeps the sequences that are not there yet; returns how many.
 
         Of several processes that need the same ones, one computes and the others wait for it.
         """
-        if all(_name(*one) in self.places for one in sequences):
+        if all(_name(one) in self.places for one in sequences):
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone(self.folder):
@@ -48,12 +48,12 @@ class Trunk:
                 self._open(index)
             return self._extend(sequences, pad)
 
-    def _extend(self, sequences: Sequence[tuple[Sequence[int], Sequence[int] | None]], pad: int) -> int:
-        new = {_name(*one): one for one in sequences if _name(*one) not in self.places}
+    def _extend(self, sequences: Sequence[Example], pad: int) -> int:
+        new = {_name(one): one for one in sequences if _name(one) not in self.places}
         if not new:
             return 0
         names = sorted(new)
-        lengths = [len(new[name][0]) for name in names]
+        lengths = [len(new[name].ids) for name in names]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         width = unwrapped(self.model).config.hidden_size
         part = self.folder / f".{os.getpid()}.f32"
@@ -83,34 +83,32 @@ class Trunk:
         for _, block in _blocks(self.model, self.cut):
             block.__dict__.pop("forward", None)
 
-    def show(self, goal: Objective, rows: Sequence[Example]) -> None:
-        """The next forward pass is on these rows, in this order."""
+    def show(self, rows: Sequence[Example], tree: Tree | None = None) -> None:
+        """The next forward pass is on these sequences, in this order, or as this tree of them."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        found = [self._read(*one) for one in sequences_of(goal, rows)]
+        every = range(len(rows))
+        parts = [(one.sequence, one.start, one.end) for one in tree.segments] if tree else [(place, 0, None) for place in every]
+        found = [self._read(rows[place])[start:end] for place, start, end in parts]
         weight = next(self.model.parameters())
-        self._now = pad_sequence(found, batch_first=True).to(weight.device)
+        self._now = (torch.cat(found)[None] if tree else pad_sequence(found, batch_first=True)).to(weight.device)
         assert not torch.is_grad_enabled() or not self._now.requires_grad
 
-    def _read(self, ids: Sequence[int], types: Sequence[int] | None) -> Any:
+    def _read(self, row: Example) -> Any:
         import torch
 
-        states, start, length = self.places[_name(ids, types)]
+        states, start, length = self.places[_name(row)]
         return torch.from_numpy(np.array(states[start : start + length]))
 
     def _hand_on(self, hidden: Any, *_: Any, **__: Any) -> Any:
         assert self._now.shape == hidden.shape, (self._now.shape, hidden.shape)
         return self._now
 
-    def _compute(self, sequences: Sequence[tuple[Sequence[int], Sequence[int] | None]], pad: int) -> Any:
+    def _compute(self, sequences: Sequence[Example], pad: int) -> Any:
         """The states below the cut, by stopping a plain forward pass there."""
         import torch
 
-        ids, lengths, mask = _padded([ids for ids, _ in sequences], pad)
-        keys: dict[str, Any] = {"input_ids": ids, "attention_mask": None if bool((lengths == ids.shape[1]).all()) else mask}
-        if sequences[0][1] is not None:
-            keys["token_type_ids"] = _padded([types or [] for _, types in sequences], 0)[0]
         block = dict(_blocks(self.model, self.cut))[self.cut - 1]
         caught: list[Any] = []
 
@@ -121,10 +119,10 @@ class Trunk:
         hook = block.register_forward_hook(catch)
         inner = unwrapped(self.model)
         inner.eval()
-        device = next(inner.parameters()).device
+        batch = collate(sequences, pad).to(next(inner.parameters()).device)
         try:
             with torch.inference_mode():
-                inner.base_model(**{name: value.to(device) for name, value in keys.items() if value is not None})
+                inner.base_model(**inputs(inner, batch))
         except _Caught:
             pass
         finally:
@@ -166,12 +164,6 @@ def key(base: str, rendering: str, cut: int, *, quantised: bool = False) -> str:
     return fingerprint.of_json({"schema": "trunk/v1", **facts})
 
 
-def sequences_of(goal: Objective, rows: Sequence[Example]) -> list[tuple[Sequence[int], Sequence[int] | None]]:
-    """What a network reads of these rows, in the order in which it reads them."""
-    found: list[tuple[Sequence[int], Sequence[int] | None]] = [(row.ids, row.types) for row in rows]
-    return found + [(row.second or [], None) for row in rows] if goal.sequences == 2 else found
-
-
 def _through(hidden: Any, *_: Any, **__: Any) -> Any:
     return hidden
 
@@ -185,7 +177,7 @@ def _blocks(model: Any, cut: int) -> list[tuple[int, Any]]:
     return found
 
 
-def _name(ids: Sequence[int], types: Sequence[int] | None) -> str:
+def _name(row: Example) -> str:
     import xxhash
 
-    return xxhash.xxh3_128_hexdigest(np.array([*ids, -1, *(types or ())], dtype=np.int32).tobytes())
+    return xxhash.xxh3_128_hexdigest(np.array([*row.ids, -1, *(row.types or ())], dtype=np.int32).tobytes())

@@ -23,9 +23,9 @@ def validate(
 ) -> dict[str, float]:
     """`score` (higher is better), `validation_loss` and the named metric on these rows."""
     mine: list[tuple[int, float, Any]] = []  # a row's place, its loss, what was said of it
-    for places, some in scoring(goal, model, rows, trunk, tokens=goal.settings.micro_tokens, shared=True):
+    for places, some in scoring(goal, model, rows, tokens=goal.settings.micro_tokens, shared=True):
         held = [reference[place] for place in places] if reference else ()
-        each, said = losses(goal, model, some, (goal.settings.seed,), held)
+        each, said = losses(goal, model, some, (goal.settings.seed,), held, trunk)
         if said is None:  # of tokens only the sum matters
             mine.append((places[0], float(each.sum()), None))
         else:

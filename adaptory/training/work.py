@@ -9,8 +9,9 @@ from typing import Any
 
 from adaptory.training import checkpoint, curve, devices
 from adaptory.training.batches import micro_batches, packs, plan
-from adaptory.training.objectives import Objective
+from adaptory.training.objectives import Objective, sequences_of
 from adaptory.training.render import Example
+from adaptory.training.tree import alike, tokens
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,29 @@ class Work:
         """Tokens of each training row, as many sequences as it is."""
         return [row.length * self.goal.sequences for row in self.train]
 
+    @cached_property
+    def shared(self) -> int:
+        """Tokens that all training rows begin with, computed once for each batch of a tree."""
+        return alike(sequences_of(self.goal, self.train)) if self.goal.tree else 0
+
+    @cached_property
+    def own(self) -> list[int]:
+        """Tokens that each training row adds to a batch of a tree."""
+        return [tokens(sequences_of(self.goal, [row]), self.shared) for row in self.train]
+
     def windows(self, epoch: int) -> list[list[int]]:
         """The rows of each step of an epoch."""
         return plan(self.lengths, self.goal.settings.batch_rows, self.goal.settings.seed, epoch)
 
     def cut(self, window: Sequence[int], tokens: int) -> list[list[int]]:
         """The rows of a step in batches that fit into memory."""
-        return (packs if self.goal.settings.packing else micro_batches)(window, self.lengths, tokens)
+        return packs(window, self.own, tokens - self.shared) if self.goal.tree else micro_batches(window, self.lengths, tokens)
 
     def room(self, window: Sequence[int], tokens: int) -> int:
         """Tokens of a batch, small enough that every process has one to compute."""
-        longest = max(self.lengths[row] for row in window)
-        return min(tokens, max(longest, math.ceil(longest * len(window) / devices.world())))
+        costs = [(self.own if self.goal.tree else self.lengths)[row] for row in window]
+        every = sum(costs) if self.goal.tree else len(costs) * max(costs)
+        return min(tokens, self.shared + max(*costs, math.ceil(every / devices.world())))
 
     def tell(self, event: curve.Event) -> None:
         """Tells the event and keeps it for the learning curve."""

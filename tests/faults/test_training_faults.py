@@ -172,7 +172,7 @@ def test_f4_out_of_memory_is_tried_again_at_half_the_size_with_the_same_gradient
     losses = objectives.losses
 
     def starved(goal: Any, model: Any, rows: Any, *more: Any) -> Any:
-        if len(rows) * max(row.length for row in rows) > 4 * longest:
+        if sum(row.length for row in rows) > 4 * longest:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return losses(goal, model, rows, *more)
 

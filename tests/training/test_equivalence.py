@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptory.training import adapter, curve, fit, forward, fused, objectives, validate
-from adaptory.training.trunk import Trunk, sequences_of
-from tests.support import ROOT
+from adaptory.training import adapter, curve, fit, forward, fused, objectives, tree, validate
+from adaptory.training.render import Example
+from adaptory.training.trunk import Trunk
+from tests.support import FILLER, ROOT
 from tests.training.toys import base, trajectory, work
 
 TASKS = [("classification", "encoder"), ("sft", "causal"), ("preference", "causal"), ("sft", "seq2seq"), ("text", "encoder")]
@@ -50,7 +51,7 @@ def test_a_cached_trunk_changes_nothing(tmp_path: Path, task: str, kind: str, me
 
 def test_of_two_that_need_the_same_trunk_at_once_one_computes_and_the_other_reads(tmp_path: Path) -> None:
     ones = [work(tmp_path / name, "classification", "encoder", top_layers=2) for name in "ab"]
-    rows = sequences_of(ones[0].goal, ones[0].train)
+    rows = objectives.sequences_of(ones[0].goal, ones[0].train)
     trunks = [Trunk(one.model, 2, tmp_path / "trunk") for one in ones]
     with ThreadPoolExecutor() as pool:
         new = list(pool.map(lambda trunk: trunk.extend(rows, ones[0].goal.pad), trunks))
@@ -140,19 +141,75 @@ def test_a_lora_layer_with_anything_special_is_left_to_peft(tmp_path: Path, chan
     assert fused.attach(work(tmp_path, "classification", "encoder", **changes).model) == 0
 
 
-@pytest.mark.parametrize("task", ["sft", "text"])
-def test_packing_changes_nothing(tmp_path: Path, task: str) -> None:
-    padded = run(tmp_path / "a", task, "causal")[0]
-    close(padded, run(tmp_path / "b", task, "causal", packing=True, micro_tokens=100)[0])
+SYSTEM = " ".join(FILLER[:6])
+PACKED: list[tuple[str, dict[str, Any]]] = [
+    ("sft", {}), ("text", {}), ("preference", {"objective": "dpo"}), ("preference", {"objective": "reward"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cache_trunk", [False, True])
+@pytest.mark.parametrize(("task", "more"), PACKED)
+def test_packing_and_sharing_what_rows_begin_with_changes_nothing(
+    tmp_path: Path, task: str, more: dict[str, Any], cache_trunk: bool
+) -> None:
+    settings = {"system": SYSTEM, "cache_trunk": cache_trunk, **more}
+    padded = run(tmp_path / "a", task, "causal", packing=False, **settings)[0]
+    close(padded, run(tmp_path / "b", task, "causal", micro_tokens=100, **settings)[0])
+
+
+@pytest.mark.parametrize(("task", "more"), PACKED)
+def test_what_rows_begin_with_is_computed_once_as_the_planner_reckons(tmp_path: Path, task: str, more: dict[str, Any]) -> None:
+    one = work(tmp_path, task, "causal", system=SYSTEM, **more)
+    tokens = objectives.prepared(one.goal, one.train[:9], (0,)).ids.shape[1]
+    assert tokens == one.shared + sum(one.own[:9])
+    if task != "text":
+        sequences = [ids for row in one.train[:9] for ids in (row.ids, row.second) if ids]
+        questions = sum(row.start - 1 - one.shared for row in one.train[:9] if row.second and row.start > one.shared + 4)
+        assert one.shared >= 6 and tokens == sum(map(len, sequences)) - (len(sequences) - 1) * one.shared - questions
+    else:
+        assert one.shared == 0 and tokens == sum(row.length for row in one.train[:9])
 
 
 def test_a_packed_row_does_not_see_the_row_before_it(tmp_path: Path) -> None:
-    one = work(tmp_path, "sft", "causal", packing=True)
+    one = work(tmp_path, "sft", "causal", system=SYSTEM)
     one.model.eval()
     some = one.train[:5]
-    packed = forward.label_losses(one.model, forward.packed(some, one.goal.pad))[0].tolist()
-    alone = [loss for row in some for loss in forward.label_losses(one.model, forward.collate([row], one.goal.pad))[0].tolist()]
-    np.testing.assert_allclose(packed, alone, rtol=1e-4, atol=1e-5)
+    packed = forward.label_losses(one.model, forward.branching(some, [[place] for place in range(5)]))
+    alone = [forward.label_losses(one.model, forward.collate([row], one.goal.pad))[0].tolist() for row in some]
+    np.testing.assert_allclose(packed[0].tolist(), [loss for losses in alone for loss in losses], rtol=1e-4, atol=1e-5)
+    assert packed[1].tolist() == [place for place, losses in enumerate(alone) for _ in losses]
+
+
+@pytest.mark.parametrize("kind", tree.KNOWN)
+def test_each_network_that_is_known_to_pack_gives_the_plain_losses_and_gradients(kind: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+    more = {"num_key_value_heads": 2, "vocab_size": 50, "pad_token_id": 0, "sliding_window": None, "initializer_range": 0.3}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **more), dtype=torch.float64)
+    assert tree.knows(model)
+    begin, question = [7, 8, 9, 10, 11, 12], [20, 21, 22, 23, 24, 25]
+    ends = [[30, 31, 32], [33], [34, 35, 36, 37, 38, 39], [30, 40]]
+    rows = [Example(str(n), begin + (question if n % 2 else [25 + n]) + end, 12 if n % 2 else 7) for n, end in enumerate(ends)]
+
+    def gradients(batch: forward.Batch) -> list[Any]:
+        model.zero_grad()
+        losses, _ = forward.label_losses(model, batch)
+        losses.square().sum().backward()
+        return [losses.detach().sort().values, *(weight.grad.clone() for weight in model.parameters() if weight.grad is not None)]
+
+    packed = forward.branching(rows, [[0], [1, 3], [2]])
+    assert packed.ids.shape[1] == sum(len(row.ids) for row in rows) - 3 * 6 - 5
+    for ours, theirs in zip(gradients(packed), gradients(forward.collate(rows, 0)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)  # norms are computed in fp32
+
+
+@pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"method": "prompt_tuning", "top_layers": None}, {"packing": False}])
+def test_rows_are_padded_where_a_tree_would_not_be_the_same_training(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert work(tmp_path / "a", "sft", "causal").goal.tree
+    assert not work(tmp_path / "b", "sft", "causal", **changes).goal.tree
 
 
 @pytest.mark.parametrize(("task", "kind"), [("sft", "causal"), ("text", "causal"), ("text", "encoder"), ("sft", "seq2seq")])

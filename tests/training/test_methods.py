@@ -161,9 +161,7 @@ def test_qlora_learns_on_a_gpu(tmp_path: Path) -> None:
         ("sft", {"method": "head"}, "needs a task with a head of its own"),
         ("classification", {"method": "full", "start": "other"}, "makes none"),
         ("sft", {"class_weights": "balanced"}, "has none"),
-        ("classification", {"packing": True}, "tasks sft and text"),
         ("classification", {"cache_trunk": True, "top_layers": None}, "needs training.top_layers"),
-        ("sft", {"cache_trunk": True, "packing": True}, "keep one"),
         ("classification", {"method": "full", "top_layers": None, "peft": {"bias": "all"}}, "makes none"),
     ],
 )
@@ -225,7 +223,7 @@ def test_what_a_kept_trunk_depends_on_must_not_train(tmp_path: Path, more: dict[
 
 
 def test_rows_are_judged_one_by_one_also_where_training_packed_them(tmp_path: Path) -> None:
-    one = work(tmp_path, "text", "causal", packing=True)
+    one = work(tmp_path, "text", "causal")
     made = render.renderer(tmp_path / "causal", "text", one.goal.settings, network.config_of(tmp_path / "causal"))
     goal = objectives.to_answer("tokens", one.goal.settings, made)
     total, count = answers.losses(one.model, goal, one.train[:5])

@@ -63,7 +63,7 @@ def test_the_likelihood_of_an_option_is_that_of_its_tokens_after_the_prompt(tmp_
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=6))
 def test_the_shared_beginning_is_one_of_every_prompt_and_leaves_it_a_token(prompts: list[list[int]]) -> None:
-    length = prefix._common(prompts)
+    length = prefix._shared(prompts)
     assert all(prompt[:length] == prompts[0][:length] and len(prompt) > length for prompt in prompts)
     longer = {tuple(prompt[: length + 1]) for prompt in prompts}
     assert len(longer) > 1 or min(map(len, prompts)) == length + 1, "it could be longer"

@@ -7,7 +7,7 @@ import polars
 
 from adaptory.recipe import Recipe
 from adaptory.training import adapter, answers, curve, devices, fit, fused, network, objectives, render
-from adaptory.training.trunk import Trunk, sequences_of
+from adaptory.training.trunk import Trunk
 from adaptory.training.work import Work
 from tests.support import FILLER, VOCABULARY, WORDS, tiny_recipe
 
@@ -130,13 +130,14 @@ def work(
     held, _ = render.examples(renderer, made, table(task, 20, seed=1) if rows is None else rows.tail(20))
     goal = objectives.objective(made.task, settings, renderer, train, len(made.data.classes))
     model = adapter.make(place, made.task, settings, made.data.classes)
+    goal = objectives.laid_out(goal, model)
     if settings.fused:
         fused.attach(model, bf16=devices.in_bf16(network.device(), settings.precision))
     trunk = None
     if settings.cache_trunk:
         cut = network.block_count(model) if settings.method == "head" else 4 - (settings.top_layers or 4)
         trunk = Trunk(model, cut, folder / f"trunk-{task}-{kind}-{cut}")
-        trunk.extend([one for rows in (train, held) for one in sequences_of(goal, rows)], renderer.pad)
+        trunk.extend([one for rows in (train, held) for one in objectives.sequences_of(goal, rows)], renderer.pad)
         trunk.attach()
     both = [answers.pairs(model, goal, rows, trunk) if goal.name == "dpo" else ((), ()) for rows in (train, held)]
     references = [list(zip(*one, strict=True)) for one in both]
