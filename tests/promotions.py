@@ -18,6 +18,7 @@ from adaptory.recipe.training import Training
 from adaptory.registry import Record, head
 from adaptory.registry.promotion import promote
 from adaptory.storage import ObjectStore
+from adaptory.training.adapter import WEIGHTS
 from adaptory.training.candidate import Candidate
 from tests.support import tiny_recipe
 
@@ -39,16 +40,18 @@ class Judged:
         data = fingerprint.of_json(card.model_dump(mode="json"))
         root = folder / f"run-{number}"
         shutil.rmtree(root, ignore_errors=True)
+        weights = b"%d" % number * 4000
         self.candidate = Candidate(
-            recipe="tiny", key="k", digest=fingerprint.of_bytes(b"candidate %d" % number), base_reference="./tiny-base",
-            base_digest=BASE, data_digest=data, start=None, task="classification", classes=self.recipe.data.classes,
+            recipe="tiny", key="k", digest=fingerprint.of_json({WEIGHTS: fingerprint.of_bytes(weights)}),
+            base_reference="./tiny-base", base_digest=BASE, data_digest=data, start=None, task="classification",
+            classes=self.recipe.data.classes,
             training=Training(), rendering="r", objective="classes", centre=0, spread=1, planned_steps=5, done_steps=5,
             stopped_early=False, halved=False, trainable_parameters=10, total_parameters=100, validation={}, first_digest="f",
             rows_left_out=0, tokens=1, flops=1.0, seconds=1.0, device="cpu", peak_memory=0.1,
         )  # fmt: skip
         for name in ("candidate", "run", "profile"):
             (root / name).mkdir(parents=True)
-        (root / "candidate" / "adapter_model.safetensors").write_bytes(b"%d" % number * 4000)
+        (root / "candidate" / WEIGHTS).write_bytes(weights)
         (root / "candidate" / "candidate.json").write_text(self.candidate.model_dump_json())
         (root / "run" / "example.json").write_text(json.dumps([{"asked": {"text": "x"}, "told": {"label": "neutral"}}]))
         (root / "run" / SCORES).write_bytes(b"scores %d" % number)

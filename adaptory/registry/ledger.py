@@ -71,7 +71,7 @@ def history(store: ObjectStore, model: str) -> list[Record]:
     previous: str | None = None
     for number, key in enumerate(store.keys(_prefix(model)), start=1):
         record, data = _read(store, key)
-        if (record.number, record.previous, record.model) != (number, previous, model) or key != _key(model, number):
+        if (record.number, record.previous) != (number, previous):
             raise IntegrityError(
                 f"{store.url}/{key}: record {record.number} of {record.model!r} names predecessor {record.previous}, "
                 f"where record {number} with predecessor {previous} is due; the ledger was altered. Restore it from a backup."
@@ -104,6 +104,11 @@ def _read(store: ObjectStore, key: str) -> tuple[Record, bytes]:
     except ValueError as fault:
         raise IntegrityError(f"{store.url}/{key} is no record of this version of adaptory: {fault}") from None
     signing.check(record.unsigned, record.signature, f"{store.url}/{key}")
+    if key != _key(record.model, record.number):
+        raise IntegrityError(
+            f"{store.url}/{key} holds record {record.number} of {record.model!r}; the ledger was altered. "
+            "Restore it from a backup."
+        )
     return record, data
 
 

@@ -42,7 +42,8 @@ def why(store: ObjectStore, asked: str, cache: Path) -> Iterator[Step]:
     told = f"{evidence.rows:,} test rows, {len(evidence.models)} models, {fingerprint.short(record.evidence)}"
     yield Step("evidence", told, evidence.digest == record.evidence == verdict.evidence)
     yield Step("scores", fingerprint.short(evidence.scores), decisions.has_scores(store, evidence))
-    yield Step("adapter", fingerprint.short(record.candidate), evidence.candidate == record.candidate == verdict.candidate)
+    named = {manifest.candidate_of(listed), evidence.candidate, verdict.candidate}
+    yield Step("adapter", fingerprint.short(record.candidate), named == {record.candidate})
     yield Step("base", fingerprint.short(record.base), evidence.base == record.base)
     yield Step("recipe", fingerprint.short(record.recipe), evidence.recipe_digest == record.recipe)
     version = data_history.version(store, record.model, record.data)

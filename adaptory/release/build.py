@@ -5,16 +5,20 @@ import shutil
 from pathlib import Path
 
 from adaptory import fingerprint, storage
-from adaptory.errors import NotFound
+from adaptory.errors import IntegrityError, NotFound, ReleaseError
 from adaptory.gate import Evidence, Verdict
 from adaptory.release import manifest, sbom, signatures
 from adaptory.release.card import model_card
 from adaptory.run import Run
+from adaptory.training import curve, xray
 from adaptory.training.candidate import Candidate
 
 
 def build_release(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdict) -> Path:
-    """The release folder of this run, complete with manifest; building it again gives the same bytes."""
+    """The release folder of this run, complete with manifest; building it again gives the same bytes.
+
+    Raises IntegrityError when the candidate's bytes are not those that were judged.
+    """
     recipe, folder = run.recipe, run.folder / "release"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run.candidate_folder, folder)
@@ -33,9 +37,16 @@ def build_release(run: Run, candidate: Candidate, evidence: Evidence, verdict: V
     shutil.copyfile(run.folder / "example.json", folder / "example.json")
     (folder / "README.md").write_text(model_card(recipe, candidate, evidence, verdict), encoding="utf-8")
     _write(folder / "sbom.json", sbom.bill(run, candidate))
-    for stranger in set(fingerprint.files_below(folder)) - manifest.ALLOWED:
-        (folder / stranger).unlink()
+    for left in (curve.CURVE, xray.XRAY):  # which are for the run, not for who serves
+        (folder / left).unlink(missing_ok=True)
+    if strangers := sorted(set(fingerprint.files_below(folder)) - manifest.ALLOWED):
+        raise ReleaseError(f"a release may not hold {', '.join(strangers)}, which the base's tokenizer needs; take another base")
     made = manifest.of_folder(recipe.name, folder)
+    if (found := manifest.candidate_of(made)) != candidate.digest:
+        raise IntegrityError(
+            f"{run.candidate_folder}: what lies there has digest {found}, and {candidate.digest} was judged; "
+            "it was altered after its training. Remove the folder, and retrain."
+        )
     (folder / manifest.MANIFEST).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
     signatures.sign(folder)
     return folder

@@ -19,6 +19,9 @@ ALLOWED = frozenset({
 })  # fmt: skip
 
 
+_TRAINED = ("adapter_config.json", "adapter_model.safetensors", "trained.safetensors")  # a candidate is named by their digest
+
+
 class File(BaseModel):
     """One file of a release."""
 
@@ -57,6 +60,11 @@ def of_folder(model: str, folder: Path) -> Manifest:
         model=model,
         files={n: File(sha256=fingerprint.of_file(folder / n), size=(folder / n).stat().st_size) for n in names},
     )
+
+
+def candidate_of(listed: Manifest) -> str:
+    """The digest of what was trained, of the bytes that the manifest promises: the candidate's name."""
+    return fingerprint.of_json({name: listed.files[name].sha256 for name in _TRAINED if name in listed.files})
 
 
 def parse(data: bytes, digest: str, where: str) -> Manifest:
