@@ -1,5 +1,6 @@
 """Are the configured servers there? Asked before any work, so that a dead one costs seconds and names itself."""
 
+import re
 import urllib.error
 import urllib.request
 
@@ -27,7 +28,8 @@ def _ask(name: str, variable: str, url: str, health: str) -> None:
     except urllib.error.HTTPError:
         pass  # it answers; whether it lets us in is seen at the first real call
     except OSError as fault:
+        place = re.sub(r"//[^/@]*@", "//", url)  # without a password
         reason = getattr(fault, "reason", fault)
         raise ServerError(
-            f"no {name} server answers at {url} ({reason}); start it, correct {variable}, or unset it to use the embedded one"
+            f"no {name} server answers at {place} ({reason}); start it, correct {variable}, or unset it to use the embedded one"
         ) from None

@@ -22,6 +22,8 @@ from tasks.late import superseded
 from tasks.prepare import keep, prepare
 from tasks.promote import promote, settled
 
+COMPARISONS = 2  # if another candidate is promoted meanwhile, this one is compared with it
+
 
 @flow(flow_run_name="retrain-{recipe}")
 def retrain(recipe: RecipeName = "sentiment", accept_drift: bool = False) -> Outcome:
@@ -48,9 +50,13 @@ def retrain(recipe: RecipeName = "sentiment", accept_drift: bool = False) -> Out
         run = choose(run)
         candidate = fine_tune(run)
         repeat(run)
-        evidence = evaluate(run, candidate)
-        verdict = decide(run, candidate, evidence)
-        return announce(promote(run, candidate, evidence, verdict))
+        for _ in range(COMPARISONS):
+            evidence = evaluate(run, candidate)
+            verdict = decide(run, candidate, evidence)
+            ended = promote(run, candidate, evidence, verdict)
+            if ended.outcome != "STALE":
+                break
+        return announce(ended)
 
 
 if __name__ == "__main__":

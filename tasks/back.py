@@ -1,6 +1,6 @@
 """Back: the ledger record that makes an earlier champion champion again, and MLflow as its mirror."""
 
-from prefect import task
+from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 
 from adaptory import workspace
@@ -15,7 +15,7 @@ def go_back(recipe: str, to: int | None, reason: str, who: str) -> Outcome:
     """Returns the champion of now. Not retried: the record may be there although the answer was lost; `history` tells."""
     place = workspace.find()
     store = open_store(place.store)
-    made = promotion.rollback(store, recipe, to, by=who, reason=reason)
+    made = promotion.rollback(store, recipe, to, by=who, reason=reason, flow_run=runtime.flow_run.id)
     mirror(recipe)
     said = f"v{made.version} is champion again: {made.reason}"
     return Outcome(recipe=recipe, outcome="ROLLED_BACK", reason=said, version=made.version, folder="")

@@ -8,7 +8,8 @@ from prefect.events import emit_event
 
 from adaptory.errors import StageError
 from adaptory.evaluation.monitor import Health, read
-from adaptory.registry import head
+from adaptory.registry import history
+from adaptory.registry.ledger import by_hand
 from adaptory.run import Run
 from adaptory.storage import open_store
 from tasks.common import RETRIED, key
@@ -19,18 +20,18 @@ from tasks.events import on_a_server, start
 @task(**RETRIED)
 def watch(run: Run) -> Health:
     """Returns how the champion does on the test rows that arrived since it was promoted."""
-    champion = head(open_store(run.workspace.store), run.recipe.name)
-    if champion is None:
+    records = history(open_store(run.workspace.store), run.recipe.name)
+    if not records:
         raise StageError(f"{run.recipe.name!r} has no champion to watch; run: adaptory retrain {run.recipe.name}")
-    if read(run.folder, champion.version) is None:
+    if read(run.folder, records[-1].version) is None:
         stage(run, "monitor", lambda event: None)
-    found = read(run.folder, champion.version)
+    found = read(run.folder, records[-1].version)
     assert found is not None
     shown: dict[str, Any] = found.model_dump(include={"version", "rows", "metric", "drift", "word", "reason"})
     create_table_artifact(
         key=key(run.recipe.name, "health"),
         table=[shown | {when: one.value for when, one in (("then", found.then), ("now", found.now)) if one}],
-        description=f"{found.word}: {found.reason}",
+        description="; ".join(filter(None, [f"{found.word}: {found.reason}", by_hand(records)])),
     )
     return found
 

@@ -1,7 +1,9 @@
 """Candidates that were judged, made without a model: everything that promotion touches is real, but what was trained."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,7 +124,8 @@ class MemoryStore:
 
 
 class FaultyStore:
-    """A store that fails once, at its n-th change: before it is made (`lost`), or after (`unanswered`)."""
+    """A store that fails once, at its n-th change: before it is made (`lost`, `killed before`: the whole process), or after
+    (`unanswered`, `killed after`)."""
 
     def __init__(self, inner: ObjectStore, at: int, how: str) -> None:
         self._inner, self._left, self._how = inner, at, how
@@ -131,11 +134,16 @@ class FaultyStore:
     def _change(self, name: str, *words: Any) -> None:
         self.changes += 1
         self._left -= 1
-        if self._left == 0 and self._how == "lost":
-            raise ServerError("the store is gone")
+        if self._left == 0 and self._how in ("lost", "killed before"):
+            self._fail()
         getattr(self._inner, name)(*words)
         if self._left == 0:
-            raise ServerError("the answer is lost")
+            self._fail()
+
+    def _fail(self) -> None:
+        if self._how.startswith("killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ServerError(f"the store is gone: {self._how}")
 
     def put(self, key: str, data: bytes) -> None:
         self._change("put", key, data)

@@ -20,11 +20,8 @@ def since(run: Run, store: ObjectStore, champion: ledger.Record | None) -> list[
     """A sentence for each difference between what the champion and the candidate are made from."""
     if champion is None:
         return []
-    made = next(one for one in ledger.history(store, run.recipe.name) if one.candidate == champion.candidate)
-    by_hand = []
-    if made.kind in ("override", "bootstrap"):
-        by_hand = [f"v{champion.version} is champion by {made.kind} of {made.outcome} until {made.expires}: {made.reason}"]
-    told = [*by_hand, *_data(run, store, champion), *_recipe(run, store, champion)]
+    notice = ledger.by_hand(ledger.history(store, run.recipe.name))
+    told = [*([notice] if notice else []), *_data(run, store, champion), *_recipe(run, store, champion)]
     if champion.base != run.dataset.base:
         told.append(f"base: {fingerprint.short(champion.base)} became {fingerprint.short(run.dataset.base)}")
     commit = git_commit(run.workspace.root)
@@ -36,7 +33,7 @@ def since(run: Run, store: ObjectStore, champion: ledger.Record | None) -> list[
 def _data(run: Run, store: ObjectStore, champion: ledger.Record) -> Iterator[str]:
     if champion.data == run.dataset.digest:
         return
-    before = data_history.version(store, run.recipe.name, champion.data)
+    before = data_history.version(store, run.recipe.name, champion.data, champion.dvc)
     if before is None:
         yield "data: another version (of the champion's nothing was kept)"
         return

@@ -13,13 +13,11 @@ from adaptory.errors import NotFound
 from adaptory.profile.profile import KEPT, PRINTS
 from adaptory.storage import ObjectStore
 
-VERSION = "version.json"  # the dataset version itself, with the sections of dvc.lock that made it
-
 
 def keep(store: ObjectStore, model: str, version: Dataset, folder: Path) -> None:
     """Stores what later versions are compared with; the same dataset version is stored once."""
     place = _place(model, version.digest)
-    store.put(f"{place}/{VERSION}", version.model_dump_json(indent=1).encode() + b"\n")
+    store.put(f"{place}/{_file(fingerprint.of_json(version.dvc))}", version.model_dump_json(indent=1).encode() + b"\n")
     if set(store.keys(f"{place}/")) >= {f"{place}/{name}" for name in KEPT}:
         return
     for name in KEPT:
@@ -41,10 +39,10 @@ def fetch(store: ObjectStore, model: str, data: str, cache: Path) -> Path | None
     return folder
 
 
-def version(store: ObjectStore, model: str, data: str) -> Dataset | None:
-    """The dataset version itself; None if nothing was kept of it."""
+def version(store: ObjectStore, model: str, data: str, dvc: str | None) -> Dataset | None:
+    """The dataset version itself, with the sections of dvc.lock (of this digest) that made it; None if nothing was kept."""
     try:
-        return Dataset.model_validate_json(store.get(f"{_place(model, data)}/{VERSION}"))
+        return Dataset.model_validate_json(store.get(f"{_place(model, data)}/{_file(dvc)}"))
     except NotFound:
         return None
 
@@ -74,6 +72,11 @@ def _among(hashes: Any, tables: list[Any]) -> Any:
     asked = polars.LazyFrame({"text": hashes})
     found = asked.unique().join(polars.concat(tables).unique(), on="text", how="semi").collect()
     return hashes.is_in(found["text"].implode()).to_numpy()
+
+
+def _file(dvc: str | None) -> str:
+    """The same data can be made by another section of dvc.lock; records were once silent on which."""
+    return f"version-{fingerprint.short(dvc)}.json" if dvc else "version.json"
 
 
 def _place(model: str, data: str) -> str:

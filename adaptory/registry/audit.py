@@ -9,7 +9,7 @@ from typing import Any
 from adaptory import fingerprint
 from adaptory.errors import IntegrityError, ReleaseError, UserError
 from adaptory.registry import ledger, proposals, tracking
-from adaptory.registry.projection import wanted
+from adaptory.registry.projection import RUNS, running, versions_of, wanted
 from adaptory.release import manifest
 from adaptory.release.manifest import MANIFEST
 from adaptory.release.pull import fetch_release
@@ -47,7 +47,7 @@ def _promises(records: list[ledger.Record]) -> Iterator[str]:
         if record.kind == "promote" and record.outcome != "PASS":
             yield f"record {record.number} promotes v{record.version} with verdict {record.outcome}"
     now, today = records[-1], datetime.now(UTC).date().isoformat()
-    origin = next(record for record in records if record.candidate == now.candidate)
+    origin = ledger.origin(records, now.candidate)
     if origin.expires and origin.expires < today:
         yield f"v{now.version} is champion by an override that ended on {origin.expires}: {origin.reason}"
 
@@ -79,7 +79,9 @@ def _mirror(workspace: Workspace, store: ObjectStore, records: list[ledger.Recor
     if registered is None:
         yield f"MLflow has no registered model {model!r}"
         return
-    versions = {one.tags.get("adaptory.candidate"): one for one in mlflow.search_model_versions(f"name = '{model}'")}
+    versions, copies = versions_of(mlflow, model)
+    for copy in copies:
+        yield f"version {copy.version} in MLflow is a second one of the same candidate"
     due = wanted(records, proposed)
     for alias, candidate in due.items():
         ours, theirs = versions.get(candidate), registered.aliases.get(alias)
@@ -90,11 +92,11 @@ def _mirror(workspace: Workspace, store: ObjectStore, records: list[ledger.Recor
     for alias in sorted(set(registered.aliases) - set(due)):
         yield f"alias {alias} of {model!r} in MLflow was set by hand"
     known = {record.candidate for record in records} | {one.draft.candidate for one, _ in proposals.proposals(store, model)}
-    for candidate, version in versions.items():
-        if candidate not in known:
+    for made, version in versions.items():
+        if made is None or made not in known:
             yield f"version {version.version} in MLflow is of no candidate in the ledger"
-        elif candidate in whole:
-            yield from _artifacts(mlflow, version, whole[candidate])
+        elif made in whole:
+            yield from _artifacts(mlflow, version, whole[made])
 
 
 def _artifacts(mlflow: Any, version: Any, release: Path) -> Iterator[str]:
@@ -107,6 +109,11 @@ def _artifacts(mlflow: Any, version: Any, release: Path) -> Iterator[str]:
             found = Path(download_artifacts(artifact_uri=version.source, dst_path=scratch, tracking_uri=mlflow.tracking_uri))
             folder = next(found.rglob(MANIFEST)).parent
             manifest.verify(folder, listed)
+            if version.tags.get(RUNS) not in (None, running(found)):
+                yield (
+                    f"what MLflow would run of version {version.version} is not what was stored: "
+                    "delete that version, and run: adaptory reconcile"
+                )
         except StopIteration:
             yield f"the artifacts of version {version.version} in MLflow hold no release"
         except (OSError, UserError) as fault:

@@ -14,7 +14,7 @@ from adaptory.registry import signing
 from adaptory.storage import ObjectStore
 
 Kind = Literal["promote", "rollback", "bootstrap", "override", "retire"]
-_LATER = ("expires", "about", "signature")  # fields that records had not always: left out where they say nothing
+_LATER = ("dvc", "expires", "about", "signature")  # fields that records had not always: left out where they say nothing
 
 
 class Record(Frozen):
@@ -33,6 +33,7 @@ class Record(Frozen):
     outcome: str  # of the verdict: PASS, or what an override overrode
     key: str
     data: str
+    dvc: str | None = None  # digest of the sections of dvc.lock that made the data
     base: str
     recipe: str
     git_commit: str | None
@@ -110,6 +111,19 @@ def _read(store: ObjectStore, key: str) -> tuple[Record, bytes]:
             "Restore it from a backup."
         )
     return record, data
+
+
+def origin(records: list[Record], candidate: str) -> Record:
+    """The decision that a candidate is champion by: the last one that was a gate's or a person's, and no way back."""
+    return next(r for r in reversed(records) if r.candidate == candidate and r.kind in ("promote", "override", "bootstrap"))
+
+
+def by_hand(records: list[Record]) -> str | None:
+    """A sentence where the champion is one by a person's decision and not the gate's."""
+    made = origin(records, records[-1].candidate)
+    if made.kind == "promote":
+        return None
+    return f"v{made.version} is champion by {made.kind} of {made.outcome} until {made.expires}: {made.reason}"
 
 
 def retired(records: list[Record]) -> set[int]:

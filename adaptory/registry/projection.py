@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adaptory import fingerprint
 from adaptory.registry import ledger, proposals, tracking
 from adaptory.release import fetch_release
 from adaptory.storage import ObjectStore
 from adaptory.workspace import Workspace
 
 CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"  # the candidate is the one that waits for a person
+RUNS = "adaptory.runs"  # tag of a version
 _CODE = Path(__file__).with_name("pyfunc_model.py")
 
 
@@ -37,7 +39,10 @@ def project(workspace: Workspace, store: ObjectStore, model: str) -> Projection:
     if _registered(mlflow, model) is None:
         mlflow.create_registered_model(model, description="Promoted by adaptory; the ledger decides, this page shows.")
         changes.append(f"registered model {model}")
-    versions = {version.tags.get("adaptory.candidate"): version for version in mlflow.search_model_versions(f"name = '{model}'")}
+    versions, copies = versions_of(mlflow, model)
+    for copy in copies:
+        mlflow.delete_model_version(model, str(copy.version))
+        changes.append(f"version {copy.version}, a copy of another, is gone")
     for record in [*records, *([proposed.draft] if proposed else [])]:
         if record.candidate not in versions and record.kind != "retire":
             versions[record.candidate] = _create_version(workspace, store, mlflow, record, promoted=record in records)
@@ -56,6 +61,19 @@ def project(workspace: Workspace, store: ObjectStore, model: str) -> Projection:
             mlflow.delete_registered_model_alias(model, alias)
             changes.append(f"alias {alias} is gone")
     return Projection(names.get(CHAMPION), changes)
+
+
+def versions_of(mlflow: Any, model: str) -> tuple[dict[str | None, Any], list[Any]]:
+    """The version of each candidate, and further ones of the same: MLflow's client repeats a create whose answer is lost."""
+    found: dict[str | None, Any] = {}
+    copies = []
+    for version in sorted(mlflow.search_model_versions(f"name = '{model}'"), key=lambda one: int(one.version)):
+        candidate = version.tags.get("adaptory.candidate")
+        if candidate is not None and candidate in found:
+            copies.append(version)
+        else:
+            found[candidate] = version
+    return found, copies
 
 
 def wanted(records: list[ledger.Record], proposed: proposals.Proposal | None) -> dict[str, str]:
@@ -87,12 +105,19 @@ def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, recor
     with tempfile.TemporaryDirectory() as scratch:
         _save_model(record, folder, Path(scratch) / "model")
         mlflow.log_model_artifacts(logged.model_id, str(Path(scratch) / "model"))
+        runs = running(Path(scratch) / "model")
     mlflow.finalize_logged_model(logged.model_id, "READY")
     card = (folder / "README.md").read_text(encoding="utf-8")
-    tags = _tags(record) if promoted else {"adaptory.candidate": record.candidate}  # the rest follows when it is promoted
+    tags = {RUNS: runs, "adaptory.candidate": record.candidate} | (_tags(record) if promoted else {})  # else they follow
     return mlflow.create_model_version(
         record.model, source=logged.artifact_location, run_id=run_id, tags=tags, description=card, model_id=logged.model_id
     )
+
+
+def running(model: Path) -> str:
+    """The digest of what MLflow runs of a stored model: everything but the release inside, which has a manifest of its own."""
+    names = [name for name in fingerprint.files_below(model) if not name.startswith("artifacts/")]
+    return fingerprint.of_files(model, names)
 
 
 def _tell_tags(mlflow: Any, version: Any, record: ledger.Record) -> bool:

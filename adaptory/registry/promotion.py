@@ -4,6 +4,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+from adaptory import fingerprint
 from adaptory.errors import BusyError, IntegrityError, ReleaseError
 from adaptory.gate import Evidence, Verdict
 from adaptory.profile import history as history_of_data
@@ -86,7 +87,9 @@ def override(
     return _append(store, record.model_copy(update={"kind": kind, "reason": reason, "expires": expires}))
 
 
-def rollback(store: ObjectStore, model: str, to: int | None, *, by: str, reason: str) -> Record:
+def rollback(
+    store: ObjectStore, model: str, to: int | None, *, by: str, reason: str, flow_run: str | None = None
+) -> Record:
     """Makes an earlier champion (the one before, if none is named) champion again, and returns the record of it.
 
     Raises ReleaseError for a version that never was champion, was retired, or whose release is no longer whole; BusyError when
@@ -108,7 +111,8 @@ def rollback(store: ObjectStore, model: str, to: int | None, *, by: str, reason:
     if target.candidate == now.candidate:
         raise ReleaseError(f"v{target.version} is champion of {model!r} already")
     check_stored(store, target)
-    made = _append(store, _next(records, target, kind="rollback", by=by, reason=reason or f"back from v{now.version}"))
+    back = _next(records, target, kind="rollback", by=by, reason=reason or f"back from v{now.version}")
+    made = _append(store, back.model_copy(update={"flow_run": flow_run}))
     if made is None:
         raise BusyError(f"another record of {model!r} came first; look at adaptory history {model}, and go back again if need be")
     return made
@@ -163,6 +167,7 @@ def drafted(
         outcome=verdict.outcome,
         key=run.key,
         data=candidate.data_digest,
+        dvc=fingerprint.of_json(run.dataset.dvc),
         base=candidate.base_digest,
         recipe=run.recipe.digest,
         git_commit=git_commit(run.workspace.root),

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from adaptory import fingerprint
-from adaptory.errors import ReleaseError, StageError
+from adaptory.errors import IntegrityError, ReleaseError, StageError
 from adaptory.profile import history as data_history
 from adaptory.registry.ledger import Record
 from adaptory.release.pull import fetch_release, resolve
@@ -29,7 +29,9 @@ def rebuild(place: Workspace, store: ObjectStore, name: str, tell: Callable[[str
     """
     record = resolve(store, name)
     release = fetch_release(store, record, place.cache)
-    version = data_history.version(store, record.model, record.data)
+    version = data_history.version(store, record.model, record.data, record.dvc)
+    if version is not None and record.dvc and fingerprint.of_json(version.dvc) != record.dvc:
+        raise IntegrityError(f"what the store keeps of {name}'s dvc.lock is not what its record names; restore it from a backup")
     if version is None:
         raise ReleaseError(f"of the data of {name} nothing was kept; it cannot be made again")
     if record.git_commit is None:
@@ -43,7 +45,8 @@ def rebuild(place: Workspace, store: ObjectStore, name: str, tell: Callable[[str
         try:
             _prepare(checkout, place, record, release, version.dvc)
             tell(f"training {name} again from commit {commit[:12]}")
-            found = _train(checkout, record, _environment(checkout, place))
+            start = json.loads((release / "candidate.json").read_bytes())["start"]
+            found = _train(checkout, record, start, _environment(checkout, place))
         finally:
             _git(place.root, "worktree", "remove", "--force", str(checkout))
     tell(f"recorded {record.candidate}")
@@ -57,15 +60,6 @@ def _prepare(checkout: Path, place: Workspace, record: Record, release: Path, dv
     card = json.loads((release / "candidate.json").read_bytes())
     body.pop("name")
     body |= {"training": card["training"], "search": None}
-    if card["start"] and card["training"]["start"]:
-        from adaptory.registry.ledger import head
-        from adaptory.storage import open_store
-
-        now = head(open_store(place.store), card["training"]["start"])
-        if now is None or now.release != card["start"]:
-            raise ReleaseError(
-                f"it started from a release of {card['training']['start']!r} that is not champion now; roll that one back first"
-            )
     (checkout / "params.yaml").write_text(yaml.safe_dump({"recipes": {record.model: body}}, sort_keys=False), encoding="utf-8")
     (checkout / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": dvc}), encoding="utf-8")
     local = place.root / ".dvc" / "config.local"
@@ -78,16 +72,17 @@ def _prepare(checkout: Path, place: Workspace, record: Record, release: Path, dv
     _run(["dvc", "pull", "--quiet", *dvc], checkout, environment)
 
 
-def _train(checkout: Path, record: Record, environment: dict[str, str]) -> str:
-    """The digest of the adapter that the checkout's own code makes."""
+def _train(checkout: Path, record: Record, start: str | None, environment: dict[str, str]) -> str:
+    """The digest of the adapter that the checkout's own code makes, from the release that it started from then."""
     code = (
         "import sys\n"
+        "from dataclasses import replace\n"
         "from adaptory import run, workspace\n"
         "from adaptory.training.candidate import train\n"
         "now = run.current(workspace.find(), sys.argv[1])\n"
-        "print(train(now, lambda event: None).digest)\n"
+        "print(train(replace(now, start=sys.argv[2] or None), lambda event: None).digest)\n"
     )
-    done = _run([sys.executable, "-c", code, record.model], checkout, environment)
+    done = _run([sys.executable, "-c", code, record.model, start or ""], checkout, environment)
     digest = done.strip().splitlines()[-1]
     fingerprint.hex_of(digest)
     return digest

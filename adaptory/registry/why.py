@@ -1,5 +1,6 @@
 """Why a model answers as it does: from a version or a pulled folder back to data, code and people, every digest verified."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from adaptory.errors import IntegrityError, NotFound, ReleaseError
 from adaptory.gate import Evidence, Verdict
 from adaptory.profile import history as data_history
 from adaptory.registry import decisions, ledger
-from adaptory.release import manifest
+from adaptory.registry.signing import TRUSTED
+from adaptory.release import manifest, signatures
 from adaptory.release.manifest import MANIFEST
 from adaptory.release.pull import fetch_release, resolve
 from adaptory.storage import ObjectStore
@@ -35,7 +37,7 @@ def why(store: ObjectStore, asked: str, cache: Path) -> Iterator[Step]:
     yield Step("files", "each has the bytes of its digest", _holds(folder, listed))
     records = ledger.history(store, record.model)
     yield Step("record", f"number {record.number} of {len(records)}, {record.kind} on {record.time}, chain whole")
-    yield Step("signature", "signed" if record.signature else "not signed", None)
+    yield Step("signature", *_signature(record, folder))
     verdict = Verdict.model_validate_json((folder / "verdict.json").read_bytes())
     yield Step("verdict", f"{verdict.outcome}: {verdict.reason}", verdict.digest == record.verdict)
     evidence = Evidence.model_validate_json((folder / "evidence.json").read_bytes())
@@ -46,7 +48,7 @@ def why(store: ObjectStore, asked: str, cache: Path) -> Iterator[Step]:
     yield Step("adapter", fingerprint.short(record.candidate), named == {record.candidate})
     yield Step("base", fingerprint.short(record.base), evidence.base == record.base)
     yield Step("recipe", fingerprint.short(record.recipe), evidence.recipe_digest == record.recipe)
-    version = data_history.version(store, record.model, record.data)
+    version = data_history.version(store, record.model, record.data, record.dvc)
     if version is None:
         yield Step("data", f"{fingerprint.short(record.data)}, of which nothing was kept", False)
     else:
@@ -56,9 +58,10 @@ def why(store: ObjectStore, asked: str, cache: Path) -> Iterator[Step]:
         yield Step("data", f"{counts}; {fingerprint.short(record.data)}", same)
         for name, digest in sorted(card.files.items()):
             yield Step("  file", f"{name} {fingerprint.short(digest)}", None)
+        sections = fingerprint.of_json(version.dvc) == record.dvc if record.dvc else None
         for stage, section in version.dvc.items():
             outs = ", ".join(f"{out['path']} {out['md5']}" for out in section.get("outs", []))
-            yield Step("  dvc.lock", f"{stage}: {outs}", None)
+            yield Step("  dvc.lock", f"{stage}: {outs}", sections)
     yield Step("commit", record.git_commit or "outside git", None)
     yield Step("flow run", record.flow_run or "none", None)
     yield Step("approved by", f"{record.approved_by}: {record.reason}", None)
@@ -80,6 +83,17 @@ def _found(store: ObjectStore, asked: str, cache: Path) -> tuple[ledger.Record, 
     if record_ is None:
         raise ReleaseError(f"{folder} holds a release {fingerprint.short(release)} that the ledger of {store.url} does not know")
     return record_, folder
+
+
+def _signature(record: ledger.Record, folder: Path) -> tuple[str, bool | None]:
+    """What is known of who signed record and release: only a trusted key can tell."""
+    if TRUSTED not in os.environ:
+        return ("signed" if record.signature else "not signed") + f"; {TRUSTED} names no key to verify it with", None
+    try:
+        signatures.verify(folder)
+    except IntegrityError as fault:
+        return str(fault), False
+    return "record and release, by the trusted key", True  # a record without it would not have been read
 
 
 def _holds(folder: Path, listed: manifest.Manifest) -> bool:

@@ -4,6 +4,7 @@ DIR/<digest>/    each release that was pulled, whole and verified
 DIR/current      a link to the one that is served; it is replaced in one step
 """
 
+import json
 import os
 import re
 import secrets
@@ -72,8 +73,10 @@ def pull(store: ObjectStore, name: str, target: Path, *, strict: bool = False) -
     if not _is_whole(folder, record.release, strict=strict):
         target.mkdir(parents=True, exist_ok=True)
         moved = download(store, record, folder)
+    if signatures.wanted():
+        _check_signature(folder, strict=strict)
     if strict:
-        signatures.verify(folder)
+        _check_verdict(folder, record)
     before = _switch(target / "current", folder.name)
     if before is not None:
         _forget_all_but(target, {folder.name, before})
@@ -107,10 +110,28 @@ def fetch_release(store: ObjectStore, record: ledger.Record, cache: Path) -> Pat
 
 def _check_passed(store: ObjectStore, record: ledger.Record) -> None:
     """Returns only if this candidate was promoted by a gate, not by a person's override."""
-    origin = next(one for one in ledger.history(store, record.model) if one.candidate == record.candidate)
+    origin = ledger.origin(ledger.history(store, record.model), record.candidate)
     if origin.kind != "promote" or origin.outcome != "PASS":
         by = f"{origin.kind} ({origin.reason})"
         raise ReleaseError(f"{record.model} v{record.version} is champion by {by}, and --strict takes only what a gate let pass")
+
+
+def _check_signature(folder: Path, *, strict: bool) -> None:
+    """Returns only if the trusted key signed the folder: verified now if strict, else once for these files and this key."""
+    kept, now = _note(folder, "signed"), f"{signatures.wanted()}\n{_stamp(folder)}"
+    if strict or not kept.is_file() or kept.read_text(encoding="utf-8") != now:
+        signatures.verify(folder)
+        kept.write_text(now, encoding="utf-8")
+
+
+def _check_verdict(folder: Path, record: ledger.Record) -> None:
+    """Returns only if the verdict in the folder is the one that the record names."""
+    try:
+        found = fingerprint.of_json(json.loads((folder / "verdict.json").read_bytes()))
+    except (OSError, ValueError):
+        found = "none"
+    if found != record.verdict:
+        raise IntegrityError(f"{folder}: its verdict has digest {found}, and the ledger names {record.verdict}; refused")
 
 
 def check_stored(store: ObjectStore, record: ledger.Record) -> None:
@@ -128,7 +149,7 @@ def _is_whole(folder: Path, digest: str, *, strict: bool) -> bool:
     """Whether the folder holds the release already: byte for byte if strict, else as it was when its bytes were verified."""
     try:
         listed = manifest.parse((folder / MANIFEST).read_bytes(), digest, str(folder / MANIFEST))
-        kept = _stamp_file(folder)
+        kept = _note(folder, "verified")
         if strict or not kept.is_file() or _stamp(folder) != kept.read_text(encoding="utf-8"):
             manifest.verify(folder, listed)
             kept.write_text(_stamp(folder), encoding="utf-8")
@@ -137,8 +158,8 @@ def _is_whole(folder: Path, digest: str, *, strict: bool) -> bool:
     return True
 
 
-def _stamp_file(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.verified")
+def _note(folder: Path, what: str) -> Path:
+    return folder.with_name(f".{folder.name}.{what}")
 
 
 def _stamp(folder: Path) -> str:
@@ -165,4 +186,5 @@ def _forget_all_but(target: Path, names: set[str]) -> None:
     for folder in target.iterdir():
         if re.fullmatch("[0-9a-f]{64}", folder.name) and folder.name not in names:
             shutil.rmtree(folder, ignore_errors=True)
-            _stamp_file(folder).unlink(missing_ok=True)
+            for what in ("verified", "signed"):
+                _note(folder, what).unlink(missing_ok=True)

@@ -7,7 +7,9 @@ is gone, or a release does not answer its example, what answers goes on.
 """
 
 import asyncio
+import hmac
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adaptory.errors import ReleaseError, UserError
+from adaptory import fingerprint
+from adaptory.errors import ReleaseError, ServerError, UserError
 from adaptory.release import serving
 from adaptory.release.prepacked import prepack
 from adaptory.release.pull import pull
@@ -29,6 +32,7 @@ _QUIET = 0.002  # seconds without another request after which a batch begins
 _WAIT = 0.01  # seconds after which it begins in any case
 VERSION = "X-Adaptory-Version"
 TOKEN = "ADAPTORY_TOKEN"
+_LAST = "last"  # version and digest of what was served last, for a start without the store
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Following:
     current: Served | None = None
     trouble: str | None = None
     swaps: int = 0
+    _said: str | None = None
     _loaded: dict[str, Served] = field(default_factory=dict)  # this one and the one before: a way back costs nothing
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -61,16 +66,22 @@ class Following:
         done = pull(self.store, self.name, self.folder)
         if self.current and done.digest == self.current.digest:
             return
-        served = self._loaded.get(done.digest)
+        self._take(done.version, done.digest, done.folder)
+        last = self.folder / f"{_LAST}.part"
+        last.write_text(f"{done.version} {done.digest}", encoding="utf-8")
+        last.replace(self.folder / _LAST)
+
+    def _take(self, version: int, digest: str, folder: Path) -> None:
+        served = self._loaded.get(digest)
         if served is None:
-            loaded = serving.load(done.folder, self.root, self.cache)
+            loaded = serving.load(folder, self.root, self.cache)
             whole = _reads_whole_rows(loaded)
             if whole:
                 prepack(loaded.model)
-            if wrong := serving.other_answers(loaded, done.folder):
-                raise ReleaseError(f"v{done.version} answers its example otherwise than when it was released: {wrong[0]}")
+            if wrong := serving.other_answers(loaded, folder):
+                raise ReleaseError(f"v{version} answers its example otherwise than when it was released: {wrong[0]}")
             count = len(self.current.answer) if self.current else _side_by_side() if whole else 1
-            served = Served(done.version, done.digest, loaded.twins(count))
+            served = Served(version, digest, loaded.twins(count))
         kept = [served, *([self.current] if self.current else [])]
         self._loaded = {one.digest: one for one in kept}
         self.current, self.swaps = served, self.swaps + 1
@@ -82,7 +93,26 @@ class Following:
                 self.look()
                 self.trouble = None
             except Exception as fault:  # a network, a store, a release: whatever it is, the service stays up
-                self.trouble = f"{type(fault).__name__}: {fault}"
+                self.note(fault)
+
+    def begin(self) -> None:
+        """Takes over what is champion; if the store does not answer, what was served here last. Raises if there is neither."""
+        try:
+            self.look()
+        except (ServerError, OSError) as fault:
+            last = self.folder / _LAST
+            if not last.is_file():
+                raise
+            version, digest = last.read_text(encoding="utf-8").split()
+            self._take(int(version), digest, self.folder / fingerprint.hex_of(digest))
+            self.note(fault)
+
+    def note(self, fault: Exception) -> None:
+        """Keeps the kind of trouble for /health, which anyone may read, and tells the rest to whoever runs the service."""
+        self.trouble, said = type(fault).__name__, f"{type(fault).__name__}: {fault}"
+        if said != self._said:
+            print(f"{self.name} could not be looked up or taken over: {said}", file=sys.stderr, flush=True)
+        self._said = said
 
     def stop(self) -> None:
         self._stop.set()
@@ -120,7 +150,7 @@ def application(following: Following) -> Any:
     @app.post("/predict")
     async def predict(request: Request) -> Any:
         began = time.perf_counter()
-        if token and request.headers.get("authorization") != f"Bearer {token}":
+        if token and not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {token}".encode()):
             return refused(401, "send the header Authorization: Bearer TOKEN")
         body = b""
         async for piece in request.stream():
@@ -243,7 +273,7 @@ def serve(store: ObjectStore, name: str, place: Any, host: str, port: int, every
 
     folder = place.home / "served" / name.replace("@", "-")
     following = Following(store, name, folder, place.root, place.cache, every)
-    following.look()
+    following.begin()
     assert following.current is not None
     print(f"{name}: v{following.current.version} answers at http://{host}:{port}/predict", flush=True)
     uvicorn.run(application(following), host=host, port=port, log_level="warning", access_log=False)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from adaptory import fingerprint
 from adaptory.errors import IntegrityError, UserError
 from adaptory.registry.signing import SIGNING, TRUSTED
 from adaptory.release.manifest import SIGNATURE
@@ -18,6 +19,11 @@ def sign(folder: Path) -> None:
         made = _library().signing.Config().use_elliptic_key_signer(private_key=Path(os.environ[SIGNING]))
         (folder / SIGNATURE).unlink(missing_ok=True)
         made.set_hashing_config(_hashing(folder)).sign(folder, folder / SIGNATURE)
+
+
+def wanted() -> str | None:
+    """The digest of the key of ADAPTORY_TRUSTED_KEY; None if none is trusted here."""
+    return fingerprint.of_file(Path(os.environ[TRUSTED])) if TRUSTED in os.environ else None
 
 
 def verify(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """F12, F15-F18, F43, F48 and the campaign: every change that a promotion makes fails once, and the same command finishes it."""
 
 import multiprocessing
+import signal
 import threading
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -14,6 +15,7 @@ from adaptory.evaluation import changes
 from adaptory.registry import head, history, promotion
 from adaptory.registry.promotion import override, retire, rollback
 from adaptory.storage import ObjectStore, open_store
+from adaptory.training.adapter import WEIGHTS
 from tests.promotions import FaultyStore, Judged, promoted
 
 ROUNDS, PROCESSES = 50, 8
@@ -55,6 +57,57 @@ def test_f15_f16_f18_whichever_change_fails_the_same_command_promotes_exactly_on
         assert record is not None
         assert [r.candidate for r in history(store, "tiny")] == [first.candidate, one.candidate.digest]
         assert release.pull(store, "tiny", tmp_path / f"pulled-{how}-{at}").digest == record.release
+
+
+def _dies(folder: str, at: int, how: str) -> None:
+    store = open_store(f"{folder}/store")
+    one = Judged(Path(folder) / "run", 2, head(store, "tiny"))
+    one.promote(FaultyStore(store, at, how))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed before", "killed after"])
+def test_f15_f18_killed_at_any_change_the_same_command_promotes_exactly_once(tmp_path: Path, how: str) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.promotions"])
+    for at in range(1, changes_of_a_promotion(tmp_path) + 1):
+        folder = tmp_path / str(at)
+        store = open_store(str(folder / "store"))
+        first = promoted(store, folder, 1)
+        process = context.Process(target=_dies, args=(str(folder), at, how))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        seen = head(store, "tiny")
+        one = Judged(folder / "run", 2, first)
+        assert seen is not None and seen.candidate in (first.candidate, one.candidate.digest), "the old one whole, or the new one"
+        release.pull(store, "tiny", folder / "pulled")
+        assert one.promote(store) is not None
+        assert [r.candidate for r in history(store, "tiny")] == [first.candidate, one.candidate.digest]
+        assert release.pull(store, "tiny", folder / "pulled", strict=True).version == 2
+
+
+def test_s1_bytes_that_were_changed_after_the_evaluation_are_not_promoted(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    first = promoted(store, tmp_path, 1)
+    one = Judged(tmp_path, 2, first)
+    weights = one.run.candidate_folder / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(IntegrityError, match="altered after its training"):
+        one.promote(store)
+    assert head(store, "tiny") == first
+
+
+def test_an_override_that_a_gate_let_pass_later_is_none_any_more(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    promoted(store, tmp_path, 1)
+    one = Judged(tmp_path, 2, head(store, "tiny"), good=False)
+    assert override(one.run, store, one.candidate, one.evidence, one.verdict, by="Ada", reason="urgent", expires="2027-01-01")
+    with pytest.raises(UserError, match="is champion by override"):
+        release.pull(store, "tiny", tmp_path / "model", strict=True)
+    rollback(store, "tiny", None, by="Ada", reason="worse")
+    assert Judged(tmp_path, 2, head(store, "tiny")).promote(store) is not None
+    assert release.pull(store, "tiny", tmp_path / "model", strict=True).version == 2
 
 
 def _racer(folder: str, me: int, barrier: "Barrier", won: "multiprocessing.Queue[Any]") -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from adaptory.registry import head, history, projection, proposals, tracking
-from adaptory.registry.promotion import rollback
+from adaptory.registry.audit import audit
+from adaptory.registry.promotion import override, rollback
 from adaptory.storage import ObjectStore, open_store
 from adaptory.workspace import Workspace
-from tests.promotions import Judged, promoted
+from tests.promotions import BASE, Judged, promoted
 
 pytestmark = pytest.mark.slow
 CHANGES = (
@@ -113,6 +115,80 @@ def test_f15_f16_f18_whichever_change_in_mlflow_fails_running_again_finishes_it_
         agrees(place, store)
         assert projection.project(place, store, "tiny").changes == []
     assert campaign >= 6, f"only {campaign} changes were tried"
+
+
+@pytest.fixture
+def promoted_twice(migrated: Path, tmp_path: Path) -> tuple[Workspace, ObjectStore]:
+    place = workspace(tmp_path / "place")
+    shutil.copyfile(migrated, place.root / "mlflow.db")
+    store = open_store(place.store)
+    for number in (1, 2):
+        promoted(store, place.root, number)
+    projection.project(place, store, "tiny")
+    assert list(audit(place, store, "tiny")) == []
+    return place, store
+
+
+def test_f16_a_create_that_was_made_twice_leaves_one_version(promoted_twice: tuple[Workspace, ObjectStore]) -> None:
+    """MLflow's client repeats a create whose answer is lost, also behind our back."""
+    place, store = promoted_twice
+    mlflow = tracking.client(place)
+    first = mlflow.get_model_version_by_alias("tiny", "champion")
+    again = mlflow.create_model_version("tiny", source=first.source, tags=first.tags)
+    assert list(audit(place, store, "tiny")) == [f"version {again.version} in MLflow is a second one of the same candidate"]
+    assert projection.project(place, store, "tiny").changes == [f"version {again.version}, a copy of another, is gone"]
+    agrees(place, store)
+    assert mlflow.get_model_version_by_alias("tiny", "champion").version == first.version
+    assert list(audit(place, store, "tiny")) == []
+
+
+def test_f20_the_audit_finds_bytes_that_were_altered_in_mlflow(promoted_twice: tuple[Workspace, ObjectStore]) -> None:
+    place, store = promoted_twice
+    version = tracking.client(place).get_model_version_by_alias("tiny", "champion")
+    stored = Path(version.source.removeprefix("file://"))
+    assert stored.is_dir(), version.source
+    weights = next(stored.rglob("adapter_model.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + b"!")
+    told = " ".join(audit(place, store, "tiny"))
+    assert "the artifacts of version 2 in MLflow" in told and "does not have the bytes" in told
+    weights.write_bytes(whole)
+    code = next(stored.rglob("pyfunc_model.py"))
+    code.write_text(code.read_text() + "# and something else\n")
+    found = list(audit(place, store, "tiny"))
+    assert found == [
+        "what MLflow would run of version 2 is not what was stored: delete that version, "
+        "and run: adaptory reconcile"
+    ]
+
+
+def test_f23_the_audit_finds_a_record_whose_release_holds_another_verdict(
+    promoted_twice: tuple[Workspace, ObjectStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, store = promoted_twice
+    last = history(store, "tiny")[-1]
+    forged = last.model_copy(update={"number": 3, "previous": last.digest, "verdict": BASE, "version": 2})
+    store.create("ledger/tiny/000003.json", forged.to_bytes())
+    assert "record 3: its release holds another evidence or verdict than it names" in list(audit(place, store, "tiny"))
+
+
+def test_the_audit_tells_of_an_override_that_ended(promoted_twice: tuple[Workspace, ObjectStore]) -> None:
+    place, store = promoted_twice
+    one = Judged(place.root, 3, head(store, "tiny"), good=False)
+    made = override(one.run, store, one.candidate, one.evidence, one.verdict, by="Ada", reason="urgent", expires="2026-01-01")
+    assert made is not None
+    assert "v3 is champion by an override that ended on 2026-01-01: urgent" in list(audit(place, store, "tiny"))
+
+
+def test_the_audit_tells_of_a_record_that_the_trusted_key_did_not_sign(
+    promoted_twice: tuple[Workspace, ObjectStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, store = promoted_twice
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
+    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    monkeypatch.setenv("ADAPTORY_TRUSTED_KEY", str(public))
+    assert [told for told in audit(place, store, "tiny") if "000001.json is not signed" in told]
 
 
 class Mirror(RuleBasedStateMachine):

@@ -32,9 +32,15 @@ def run(folder: Path, *words: str, code: int = 0, **environment: str) -> subproc
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the Prefect server keeps its database and its log."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="session")
+def prefect_api(prefect_home: Path) -> Iterator[str]:
     """The address of a real Prefect server on SQLite."""
-    home, port = tmp_path_factory.mktemp("prefect"), free_port()
+    home, port = prefect_home, free_port()
     environment = workspace.find(home).environment() | {"PREFECT_HOME": str(home)}
     with (home / "log").open("w") as log:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]

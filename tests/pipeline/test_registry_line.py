@@ -1,6 +1,10 @@
 """The ledger on the whole line: back, override, why, audit, rebuild; MLflow follows (F19, F20, F23); the service too (F49)."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -12,8 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
+from adaptory.errors import ReleaseError, ServerError
 from adaptory.registry import head
 from adaptory.registry.promotion import rollback
+from adaptory.release import manifest, serving
+from adaptory.release.serve import Following
 from adaptory.storage import open_store
 from tests.pipeline.conftest import run
 from tests.service import ask, health, service
@@ -33,9 +40,10 @@ EASY: dict[str, Any] = {"gate.criteria": [FLOOR], "licence": "MIT"}
 def line(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Path:
     """Two champions, one after the other."""
     folder = checkout(tmp_path_factory.mktemp("registry") / "checkout", **EASY)
-    run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api, **SECRETS)
+    told = [run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api, **SECRETS)]
     write_recipe(folder, **(EASY | {"training.seed": 1}))
-    run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api, **SECRETS)
+    told.append(run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api, **SECRETS))
+    (folder / "told.txt").write_text("".join(one.stdout + one.stderr for one in told))
     return folder
 
 
@@ -68,10 +76,11 @@ def test_both_champions_are_versions_and_the_aliases_name_the_last_two(line: Pat
     assert "everything agrees with the ledger" in run(line, "audit", "tiny").stdout
 
 
-def test_s13_f46_no_secret_is_written_anywhere(line: Path) -> None:
-    files = [path for path in line.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert len(files) > 200 and any(path.suffix == ".db" for path in files)
-    leaks = [str(path.relative_to(line)) for path in files if b"CANARY" in path.read_bytes()]
+def test_s13_f46_no_secret_is_written_anywhere(line: Path, prefect_home: Path) -> None:
+    """Not on the terminal, in a log, an artifact, or a database of DVC, MLflow and the Prefect server."""
+    files = [path for folder in (line, prefect_home) for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 200 and {"prefect.db", "mlflow.db", "told.txt", "log"} <= {path.name for path in files}
+    leaks = [str(path) for path in files if b"CANARY" in path.read_bytes()]
     assert leaks == []
 
 
@@ -127,6 +136,38 @@ def test_why_walks_from_a_pulled_folder_to_data_and_people(copy: Path, tmp_path:
     assert told.splitlines()[1:] == run(copy, "why", "tiny@v2").stdout.splitlines()[1:]
     (tmp_path / "model" / "current" / "example.json").write_text("[]")
     assert "✗ files" in run(copy, "why", str(tmp_path / "model"), code=1).stdout
+
+
+def test_why_and_rebuild_believe_no_dvc_lock_that_the_record_does_not_name(copy: Path) -> None:
+    kept = next((copy / ".adaptory" / "store" / "datasets" / "tiny" / champion(copy).data[7:]).glob("version-*.json"))
+    kept.write_text(kept.read_text().replace('"md5": "', '"md5": "0', 1))
+    assert "✗   dvc.lock" in run(copy, "why", "tiny@v2", code=1).stdout
+    assert "is not what its record names" in run(copy, "rebuild", "tiny@v2", code=2).stderr
+
+
+def test_who_was_overtaken_is_compared_with_the_new_champion_in_the_same_run(copy: Path, prefect_api: str) -> None:
+    """While v3 is evaluated somebody goes back to v1: STALE is no end, but another comparison."""
+    write_recipe(copy, **(EASY | {"training.seed": 4}))
+    code = (
+        "import sys, flows.retrain as line\n"
+        "from adaptory.registry.promotion import rollback\n"
+        "from adaptory.storage import open_store\n"
+        "from tasks.script import run_as_script\n"
+        "promote, seen = line.promote, []\n"
+        "def late(run, candidate, evidence, verdict):\n"
+        "    if not seen:\n"
+        "        rollback(open_store(run.workspace.store), 'tiny', 1, by='Ada', reason='v2 insults people')\n"
+        "    ended = promote(run, candidate, evidence, verdict)\n"
+        "    seen.append((ended.outcome, evidence.champion_version))\n"
+        "    return ended\n"
+        "line.promote = late\n"
+        "line.retrain('tiny')\n"
+        "print(seen)\n"
+    )
+    environment = {**os.environ, "PREFECT_API_URL": prefect_api, "PYTHONPATH": str(copy)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, env=environment, check=False)
+    assert "[('STALE', 2), ('PASS', 1)]" in done.stdout, done.stdout + done.stderr
+    assert champion(copy).version == 3
 
 
 def test_s10_a_champion_is_made_again_from_its_record_alone(copy: Path) -> None:
@@ -238,6 +279,48 @@ def test_it_answers_on_when_the_store_is_gone(line: Path, tmp_path: Path) -> Non
             time.sleep(0.02)
         assert ask(url, {"text": "a lovely film"})[0] == 200
         assert health(url)["version"] == 2
+
+
+class Gone:
+    """A store that does not answer."""
+
+    url = "s3://gone"
+
+    def __getattr__(self, name: str) -> Any:
+        raise ServerError("the store does not answer")
+
+
+def follower(folder: Path, store: Any) -> Following:
+    return Following(store, "tiny@champion", folder / "served", folder, folder / ".adaptory" / "cache", 1.0)
+
+
+def test_f19_a_service_that_starts_while_the_store_is_gone_answers_with_what_it_served_last(copy: Path) -> None:
+    with pytest.raises(ServerError):
+        follower(copy, Gone()).begin()
+    follower(copy, open_store(str(copy / ".adaptory" / "store"))).begin()
+    again = follower(copy, Gone())
+    again.begin()
+    assert again.current is not None and (again.current.version, again.trouble) == (2, "ServerError")
+    assert again.current.answer[0]([{"text": "a lovely film"}])[0]["label"]
+
+
+def test_a_release_that_does_not_answer_its_example_takes_nothing_over(copy: Path, tmp_path: Path) -> None:
+    store = open_store(str(copy / ".adaptory" / "store"))
+    one = follower(copy, store)
+    one.begin()
+    rollback(store, "tiny", 1, by="test", reason="")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving, "other_answers", lambda *_: ["asked a lovely film, told negative"])
+        with pytest.raises(ReleaseError, match="answers its example otherwise"):
+            one.look()
+        assert one.current is not None and one.current.version == 2
+    run(copy, "pull", "tiny", str(tmp_path / "model"))
+    release = (tmp_path / "model" / "current").resolve()
+    example = json.loads((release / "example.json").read_bytes())
+    example[0]["told"]["label"] = "positive" if example[0]["told"]["label"] != "positive" else "negative"
+    (release / "example.json").write_text(json.dumps(example))
+    (release / "manifest.json").write_text(manifest.of_folder("tiny", release).model_dump_json())
+    assert "otherwise" in run(copy, "smoke", str(release), code=1).stdout
 
 
 def test_without_a_champion_there_is_nothing_to_begin_with(tmp_path: Path) -> None:

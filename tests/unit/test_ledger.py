@@ -86,6 +86,14 @@ def test_a_ledger_that_was_altered_is_refused(store: ObjectStore, what: str) -> 
         history(store, "tiny")
 
 
+@pytest.mark.parametrize("place", ["ledger/other/000001.json", "ledger/tiny/000009.json"])
+def test_a_record_that_was_copied_elsewhere_makes_nobody_champion_there(store: ObjectStore, place: str) -> None:
+    filled(store, 2)
+    store.put(place, store.get("ledger/tiny/000001.json"))
+    with pytest.raises(IntegrityError, match="the ledger was altered"):
+        head(store, place.split("/")[1])
+
+
 def _promote(url: str, name: str, rounds: int, won: Any) -> None:
     store = open_store(url)
     for turn in range(rounds):

@@ -21,18 +21,20 @@ from tests.promotions import promoted
 from tests.unit.test_ledger import record
 
 
-def promote(store: ObjectStore, scratch: Path, text: str) -> Path:
+def promote(store: ObjectStore, scratch: Path, text: str, verdict: str | None = None) -> Path:
     """Puts a release into the store and makes it champion; returns its folder there."""
     folder = scratch / "made"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "adapter_model.safetensors").write_bytes(text.encode() * 1000)
     (folder / "model.json").write_text(json.dumps({"said": text}))
+    (folder / "verdict.json").write_text(json.dumps({"outcome": "PASS", "of": text}))
     made = manifest.of_folder("tiny", folder)
     (folder / "manifest.json").write_text(made.model_dump_json())
     digest = store_release(store, "tiny", folder)
     records = history(store, "tiny")
-    assert append(store, record(len(records) + 1, records[-1] if records else None, release=digest, candidate=text))
+    facts = {"release": digest, "candidate": text, "verdict": verdict or fingerprint.of_json({"outcome": "PASS", "of": text})}
+    assert append(store, record(len(records) + 1, records[-1] if records else None, **facts))
     return Path(store.url) / "releases" / "tiny" / fingerprint.hex_of(digest)
 
 
@@ -187,12 +189,13 @@ def test_a_pull_that_was_cut_goes_on_where_it_was(store: ObjectStore, tmp_path: 
     assert not (tmp_path / "model" / "current").exists()
     waiting = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
     assert len(waiting) >= 2 and not any(path.suffix == ".part" for path in waiting)
+    there = sum(path.stat().st_size for path in waiting)
     asked.clear()
     monkeypatch.setattr(store, "read", lambda key, start, length: asked.append(start) or read(key, start, length))
     done = release.pull(store, "tiny", tmp_path / "model")
     assert said(tmp_path / "model") == "one"
-    assert len(asked) == 7 - len(waiting), "3,000 bytes of weights in six parts, and a small file"
-    assert done.bytes_moved < 3305 - 500 * (len(waiting) - 1)
+    assert len(asked) == 8 - len(waiting), "3,000 bytes of weights in six parts, and two small files"
+    assert done.bytes_moved == sum(path.stat().st_size for path in done.folder.iterdir()) - there
     assert [path.name for path in (tmp_path / "model").iterdir() if path.name.startswith(".pull")] == []
 
 
@@ -281,3 +284,41 @@ def test_a_signed_release_is_verified_by_openssf_and_an_altered_signature_is_ref
     (current / "model.sig").write_text((current / "model.sig").read_text().replace("A", "B", 3))
     with pytest.raises(IntegrityError, match="its signature does not hold"):
         release.pull(store, "tiny", tmp_path / "model", strict=True)
+    with pytest.raises(IntegrityError, match="its signature does not hold"):
+        release.pull(store, "tiny", tmp_path / "model")
+
+
+def test_where_a_key_is_trusted_a_release_without_its_signature_is_never_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
+    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    monkeypatch.setenv("ADAPTORY_SIGNING_KEY", str(private))
+    store = open_store(str(tmp_path / "store"))
+    promoted(store, tmp_path, 1)
+    next((tmp_path / "store" / "releases").rglob("model.sig")).unlink()
+    monkeypatch.setenv("ADAPTORY_TRUSTED_KEY", str(public))
+    for _ in range(2):  # the second time its files are there already
+        with pytest.raises(IntegrityError, match=r"has no model\.sig"):
+            release.pull(store, "tiny", tmp_path / "model")
+        assert not (tmp_path / "model" / "current").exists()
+
+
+def test_a_strict_pull_refuses_a_release_whose_verdict_is_not_the_records(store: ObjectStore, tmp_path: Path) -> None:
+    promote(store, tmp_path, "one", verdict=fingerprint.of_json({"outcome": "FAIL"}))
+    with pytest.raises(IntegrityError, match="its verdict has digest"):
+        release.pull(store, "tiny", tmp_path / "model", strict=True)
+    assert not (tmp_path / "model" / "current").exists()
+
+
+def test_f43_a_link_in_place_of_a_file_is_not_followed(store: ObjectStore, tmp_path: Path) -> None:
+    promote(store, tmp_path, "one")
+    current = release.pull(store, "tiny", tmp_path / "model").folder
+    (tmp_path / "elsewhere").write_bytes((current / "model.json").read_bytes())
+    (current / "model.json").unlink()
+    (current / "model.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(IntegrityError, match="does not have the bytes"):
+        manifest.verify(current, manifest.Manifest.model_validate_json((current / "manifest.json").read_bytes()))
+    assert release.pull(store, "tiny", tmp_path / "model").bytes_moved > 0, "and it is fetched again"
+    assert not (current / "model.json").is_symlink()
