@@ -17,9 +17,11 @@ def _sources(recipe: Recipe) -> str:
 
 def model_card(recipe: Recipe, candidate: Candidate, evidence: Evidence, verdict: Verdict) -> str:
     """Markdown for the release's README.md."""
+    from adaptory.evaluation.measures import MEASURES
+
     scores = evidence.of("candidate")[0]
     metrics = "\n".join(
-        f"| {name.replace('_', ' ')} | {found.value:.3f} | {found.low:.3f} to {found.high:.3f} |"
+        f"| {MEASURES[name].title} | {found.value:.3f} | {found.low:.3f} to {found.high:.3f} |"
         for name, found in scores.metrics.items()
         if found.value is not None and found.low is not None and found.high is not None
     )
@@ -47,7 +49,7 @@ Trained by method {candidate.training.method} for {recipe.task}{into}, on the ba
 {metrics}
 
 {by_class}
-## Why it was promoted
+## What the gate said
 
 Verdict {verdict.outcome}: {verdict.reason}.
 

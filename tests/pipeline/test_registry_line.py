@@ -74,6 +74,22 @@ def champion(folder: Path) -> Any:
 def test_both_champions_are_versions_and_the_aliases_name_the_last_two(line: Path) -> None:
     assert aliases(line) == {"champion": "2", "previous": "1"}
     assert "everything agrees with the ledger" in run(line, "audit", "tiny").stdout
+    version = mlflow_of(line).get_model_version_by_alias("tiny", "champion")
+    assert "macro F1" in version.description and "MIT" in version.description, "the model card"
+
+
+def test_a_release_has_all_that_deploying_and_explaining_it_needs(line: Path, tmp_path: Path) -> None:
+    run(line, "pull", "tiny", str(tmp_path / "model"))
+    current = tmp_path / "model" / "current"
+    assert {path.name for path in current.iterdir()} >= {
+        "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "model.json", "recipe.json",
+        "candidate.json", "evidence.json", "verdict.json", "example.json", "golden.json", "certificate.json", "README.md",
+        "sbom.json", "manifest.json",
+    }  # fmt: skip
+    facts = json.loads((current / "model.json").read_bytes())
+    assert facts["classes"] == ["negative", "neutral", "positive"] and facts["base"]["digest"].startswith("sha256:")
+    card = (current / "README.md").read_text()
+    assert all(word in card for word in ("MIT", "macro F1", "tiny"))
 
 
 def test_s13_f46_no_secret_is_written_anywhere(line: Path, prefect_home: Path) -> None:

@@ -12,6 +12,7 @@ from adaptory.errors import BaseModelError, UserError
 from adaptory.registry import history
 from adaptory.storage import ObjectStore, open_store
 from adaptory.storage.objects import s3_client
+from tests.faults.test_promotion_faults import race
 from tests.pipeline.conftest import run
 from tests.s3_server import s3_server
 from tests.store_contract import StoreContract
@@ -73,6 +74,10 @@ def test_s1_s4_s11_s14_whatever_happens_to_a_model_its_ledger_in_a_bucket_is_wha
     )
     run_state_machine_as_test(BucketMachine, settings=few)
     assert BucketMachine.begun >= 4
+
+
+def test_f17_of_eight_promotions_into_a_bucket_at_once_one_wins(s3: str, tmp_path: Path) -> None:
+    race(tmp_path, f"s3://{s3}/race", 5)
 
 
 def test_a_base_is_brought_from_a_prefix_and_pinned_by_its_digest(s3: str, tmp_path: Path) -> None:
