@@ -169,6 +169,19 @@ def _attend_by_row() -> None:
     AttentionInterface.register(_BY_ROW, by_row)
 
 
+def finished_for_one_token(model: Any) -> int:
+    """Weights of linear layers that `first_token_only` computes for one token of each row, and not for all."""
+    import torch
+
+    inner = unwrapped(model)
+    if not _reads_the_first(inner):
+        return 0
+    last = inner.base_model.encoder.layer[-1]
+    parts = (last.attention.output, last.intermediate, last.output)
+    layers = [(name, one) for part in parts for name, one in part.named_modules() if isinstance(one, torch.nn.Linear)]
+    return sum(one.weight.numel() for name, one in layers if "lora_" not in name)
+
+
 def _reads_the_first(inner: Any) -> bool:
     return inner.config.model_type in _READS_THE_FIRST and "SequenceClassification" in type(inner).__name__
 

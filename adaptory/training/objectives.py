@@ -93,7 +93,8 @@ def losses(
         first, second = torch.tensor(reference, device=better.device).T
         lead = goal.settings.beta * ((better - first) - (worse - second))
         return -torch.nn.functional.logsigmoid(lead), lead
-    said = forward.row_logits(model, batch)
+    with forward.first_token_only(model, batch):
+        said = forward.row_logits(model, batch)
     if goal.name == "classes":
         weights = torch.tensor(goal.class_weights, device=said.device) if goal.class_weights else None
         return torch.nn.functional.cross_entropy(said, batch.targets.long(), weight=weights, reduction="none"), said

@@ -11,6 +11,7 @@ from adaptory.frozen import Frozen
 from adaptory.training import devices
 from adaptory.training.batches import sorted_batches
 from adaptory.training.fit import is_memory
+from adaptory.training.forward import finished_for_one_token
 from adaptory.training.network import block_count, blocks, unwrapped
 from adaptory.training.objectives import losses
 from adaptory.training.schedules import rate
@@ -87,7 +88,8 @@ def flops(work: Work, tokens: int) -> float:
     lower, upper, head = parameters_below(work.model)
     own = 6 if work.goal.settings.method in ("full", "freeze") else 4
     labels = sum(work.goal.weight(row) for row in work.train) if work.goal.name in ("tokens", "masked") else 0
-    return tokens * ((0 if work.trunk else 2 * lower) + own * upper) + labels * 4 * head
+    late = finished_for_one_token(work.model) if work.goal.name in ("classes", "value") else 0
+    return tokens * ((0 if work.trunk else 2 * lower) + own * (upper - late)) + len(work.train) * own * late + labels * 4 * head
 
 
 def parameters_below(model: Any) -> tuple[int, int, int]:

@@ -212,6 +212,16 @@ def test_rows_are_padded_where_a_tree_would_not_be_the_same_training(tmp_path: P
     assert not work(tmp_path / "b", "sft", "causal", **changes).goal.tree
 
 
+@pytest.mark.parametrize("cache_trunk", [False, True])
+@pytest.mark.parametrize("task", ["classification", "pair_classification", "regression"])
+def test_finishing_only_the_token_that_the_head_reads_changes_nothing(
+    tmp_path: Path, task: str, cache_trunk: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(tmp_path / "a", task, "encoder", cache_trunk=cache_trunk, top_layers=1)
+    monkeypatch.setattr(forward, "_READS_THE_FIRST", ())
+    close(first[0], run(tmp_path / "b", task, "encoder", cache_trunk=cache_trunk, top_layers=1)[0])
+
+
 @pytest.mark.parametrize(("task", "kind"), [("sft", "causal"), ("text", "causal"), ("text", "encoder"), ("sft", "seq2seq")])
 def test_the_head_on_labels_only_gives_the_plain_losses_and_gradients(
     tmp_path: Path, task: str, kind: str, monkeypatch: pytest.MonkeyPatch
