@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adaptory.errors import PlanError, StageError, TrainingError
+from adaptory.errors import BaseModelError, PlanError, RecipeError, StageError, TrainingError
 from adaptory.recipe import LOWER
 from adaptory.run import Run
 from adaptory.search import arbiter, choice, halving, space
@@ -71,7 +71,7 @@ def train_trial(run: Run, number: int, rung: int | None, emit: Emit, every: floa
         return
     try:
         train(now, emit, every)
-    except (TrainingError, PlanError) as fault:  # this method loses; the others are weighed
+    except (TrainingError, PlanError, RecipeError, BaseModelError) as fault:  # this method loses; the others are weighed
         pause.failed(now, str(fault))
 
 
@@ -82,15 +82,19 @@ def weigh(run: Run, emit: Emit) -> None:
 
 def _halved(run: Run, train: Train) -> Choice:
     several = trials(run)
-    alive, told, rows = list(range(len(several))), {}, run.dataset.rows("validation")
+    alive, rows = list(range(len(several))), run.dataset.rows("validation")
+    told: dict[int, Tried] = {}
     for rung, (share, keep) in enumerate(halving.rungs(len(several))):
-        train([several[number] for number in alive], rung)
-        for number in alive:
-            told[number] = _tried(run, several[number], share)
-        alive = halving.best({number: told[number].score for number in alive}, keep)
-        if not alive:
-            failed = next((one.failed for one in told.values() if one.failed), None)
-            raise StageError(f"every trial that went on failed; the first: {failed}")
+        going, alive = alive, []
+        while not alive:
+            if not going:
+                failed = next((one.failed for one in told.values() if one.failed), None)
+                raise StageError(f"every trial failed; the first: {failed}")
+            train([several[number] for number in going], rung)
+            told |= {number: _tried(run, several[number], share) for number in going}
+            alive = halving.best({number: told[number].score for number in going}, keep)
+            # If all that went on failed, the next best of those that were left behind go instead.
+            going = halving.best({number: one.score for number, one in told.items() if number not in alive}, len(going))
     winner, first = told[alive[0]], told[0]
     reason = f"trial {winner.trial.number} ({winner.trial.name}) is best of {len(several)}"
     if first.failed:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adaptory.errors import PlanError, TrainingError
+from adaptory.errors import BaseModelError, PlanError, RecipeError, TrainingError
 from adaptory.frozen import Frozen
 from adaptory.run import Run
 
@@ -34,7 +34,7 @@ def read(run: Run, share: float) -> Pause | None:
 def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], every: float = 30.0) -> Pause:
     """Trains the run's candidate up to this share of its steps, scores it, and leaves a checkpoint to go on from.
 
-    A training that cannot go on with its settings (TrainingError, PlanError) is a result too.
+    A training that cannot go on, or not even begin, with its settings is a result too.
     """
     if found := read(run, share):
         return found
@@ -44,7 +44,15 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
 
     with devices.joined():
         tell = emit if not devices.rank() else lambda event: None
-        work, _ = setup(run, tell, every)
+        try:
+            work, _ = setup(run, tell, every)
+        except (RecipeError, BaseModelError) as fault:  # settings that this base cannot be trained with
+            if not devices.rank():
+                failed(run, str(fault), share)
+            devices.wait()
+            found = read(run, share)
+            assert found is not None
+            return found
         measured, trainable = SCORES[work.goal.name], methods.count(work.model)[0]
         steps = max(1, round(share * work.planned_steps))
         facts: dict[str, Any] = {"planned_steps": work.planned_steps, "measured": measured, "trainable": trainable}
@@ -57,8 +65,8 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
             done = state.step / work.steps_per_epoch
             cost = planner.flops(work, sum(work.lengths)) * done
             score = scores["score"] if math.isfinite(scores["score"]) else None
-            failed = None if score is not None else "the loss on the validation rows is not finite"
-            made = Pause(step=state.step, score=score, failed=failed, seconds=state.seconds, flops=cost, **facts)
+            reason = None if score is not None else "the loss on the validation rows is not finite"
+            made = Pause(step=state.step, score=score, failed=reason, seconds=state.seconds, flops=cost, **facts)
             told = {name: value for name, value in scores.items() if name != "score"}
             tell({"event": "epoch", "epoch": round(done, 2), "step": state.step, "measured": measured, **told})
         if not devices.rank():
@@ -67,11 +75,11 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
     return made
 
 
-def failed(run: Run, reason: str) -> None:
-    """Notes that the run's training cannot be finished."""
+def failed(run: Run, reason: str, share: float = 1.0) -> None:
+    """Notes that the run's training cannot go as far as this share of its steps."""
     made = Pause(step=0, planned_steps=0, score=None, measured="", failed=reason, seconds=0.0, flops=0.0, trainable=0)
     run.candidate_folder.parent.mkdir(parents=True, exist_ok=True)
-    _write(_place(run, 1.0), made)
+    _write(_place(run, share), made)
 
 
 def _place(run: Run, share: float) -> Path:

@@ -56,6 +56,8 @@ class Trunk:
         lengths = [len(new[name].ids) for name in names]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         width = unwrapped(self.model).config.hidden_size
+        for left in self.folder.glob(".*.f32"):  # of a process that was killed: the lock is ours
+            left.unlink()
         part = self.folder / f".{os.getpid()}.f32"
         kept = np.memmap(part, dtype=np.float32, mode="w+", shape=(int(starts[-1]), width))
         for batch in sorted_batches(lengths, devices.tokens_at_once(next(self.model.parameters()).device)):

@@ -112,8 +112,9 @@ def test_an_override_that_a_gate_let_pass_later_is_none_any_more(tmp_path: Path)
 
 
 def _racer(
-    folder: str, url: str, environment: dict[str, str], me: int, rounds: int, barrier: "Barrier", won: "multiprocessing.Queue[Any]"
-) -> None:
+    folder: str, url: str, environment: dict[str, str], me: int, rounds: int,
+    barrier: "Barrier", won: "multiprocessing.Queue[Any]",
+) -> None:  # fmt: skip
     os.environ.update(environment)  # the server that forks was started with an older one
     store = open_store(url)
     for round_ in range(rounds):

@@ -82,9 +82,9 @@ def test_a_release_has_all_that_deploying_and_explaining_it_needs(line: Path, tm
     run(line, "pull", "tiny", str(tmp_path / "model"))
     current = tmp_path / "model" / "current"
     assert {path.name for path in current.iterdir()} >= {
-        "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "model.json", "recipe.json",
-        "candidate.json", "evidence.json", "verdict.json", "example.json", "golden.json", "certificate.json", "README.md",
-        "sbom.json", "manifest.json",
+        "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "model.json",
+        "recipe.json", "candidate.json", "evidence.json", "verdict.json", "example.json", "golden.json", "certificate.json",
+        "README.md", "sbom.json", "manifest.json",
     }  # fmt: skip
     facts = json.loads((current / "model.json").read_bytes())
     assert facts["classes"] == ["negative", "neutral", "positive"] and facts["base"]["digest"].startswith("sha256:")

@@ -116,6 +116,17 @@ def test_a_trial_that_diverges_loses_and_the_search_goes_on(searched: Path, tmp_
     assert made.chosen == 1 and "the recipe's own settings failed" in made.reason
 
 
+def test_a_trial_that_this_base_cannot_train_loses_with_its_reason(searched: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(searched, tmp_path / "copy", symlinks=True)
+    shutil.rmtree(copy / ".adaptory" / "runs")
+    write_recipe(copy, **{"search": {"space": {"top_layers": [1, 9]}, "trials": 2}, "training.epochs": 3})
+    run(copy, "stage", "choose", "tiny")
+    made = choice(copy)
+    failed = [one for one in made.tried if one.failed]
+    assert [one.trial.settings.top_layers for one in failed] == [9] and "the base has 2 blocks" in (failed[0].failed or "")
+    assert made.training.top_layers != 9
+
+
 def test_what_is_to_be_chosen_must_be_chosen_first(searched: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(searched, tmp_path / "copy", symlinks=True)
     shutil.rmtree(copy / ".adaptory" / "runs")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
-from adaptory.errors import RecipeError
+from adaptory.errors import RecipeError, StageError
 from adaptory.recipe import Recipe
 from adaptory.run import Run
 from adaptory.search import Choice, Trial, Tried, choice, choose, halving, report, space
@@ -144,3 +144,44 @@ def test_settings_that_fail_after_they_were_chosen_are_not_chosen_again(tmp_path
     assert made.tried[0].failed == "not finite" and "the best failed after it was chosen" in made.reason
     assert choose.disqualify(run, "memory") == several[2].name
     assert choose.disqualify(run, "memory") is None, "nothing is left"
+
+
+class Race:
+    """Trials whose scores are known: by trial, then by rung; None is a failure."""
+
+    def __init__(self, scores: dict[int, list[float | None]]) -> None:
+        self.scores, self.rungs, self.trained = scores, halving.rungs(len(scores)), []
+
+    def train(self, several: Any, rung: int | None) -> None:
+        assert rung is not None
+        self.trained.append((rung, [one.number for one in several]))
+
+    def tried(self, run: Any, one: Trial, share: float) -> Tried:
+        rung = next(rung for rung, (found, _) in enumerate(self.rungs) if found == share)
+        score = self.scores[one.number][rung]
+        return Tried(
+            trial=one, share=share, score=score, failed=None if score is not None else "diverged", seconds=1, flops=1, trainable=1
+        )
+
+
+def raced(monkeypatch: pytest.MonkeyPatch, scores: dict[int, list[float | None]]) -> tuple[Choice, Race]:
+    race = Race(scores)
+    made = recipe(trials=len(scores), space={"learning_rate": {"low": 0.001, "high": 0.1, "log": True}})
+    run: Any = SimpleNamespace(recipe=made, dataset=SimpleNamespace(rows=lambda split: 100))
+    monkeypatch.setattr(choose, "_tried", race.tried)
+    monkeypatch.setattr(choose, "_measured", lambda run, winner: "macro F1")
+    return choose._halved(run, race.train), race
+
+
+def test_if_all_that_went_on_fail_the_next_best_go_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores: dict[int, list[float | None]] = {number: [0.1 * number, 0.5] for number in range(8)}
+    scores |= {number: [0.1 * number, None] for number in (5, 6, 7)}
+    made, race = raced(monkeypatch, scores)
+    assert race.trained == [(0, list(range(8))), (1, [7, 6, 5]), (1, [4, 3, 2])]
+    assert made.chosen == 2, "of equal scores the lower number"
+    assert {one.trial.number for one in made.tried if one.failed} == {5, 6, 7}
+
+
+def test_a_search_of_which_every_trial_fails_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match="every trial failed; the first: diverged"):
+        raced(monkeypatch, {number: [0.5, None] for number in range(8)})
