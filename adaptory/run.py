@@ -4,20 +4,21 @@ The same inputs always work in the same folder, so a run that was interrupted go
 whose key was judged already has nothing to do.
 """
 
+import json
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from adaptory import fingerprint
 from adaptory.data import Dataset, dataset_version
-from adaptory.errors import RecipeError, StageError
+from adaptory.errors import NotFound, RecipeError, StageError
 from adaptory.params import load
 from adaptory.recipe import Frozen, Recipe
 from adaptory.recipe.training import Training, plain
 from adaptory.registry.judged import Judged
-from adaptory.registry.ledger import head
+from adaptory.registry.ledger import Record, head
 from adaptory.search.choice import read as read_choice
-from adaptory.storage import open_store
+from adaptory.storage import ObjectStore, open_store
 from adaptory.workspace import Workspace
 
 _CODE = Path(__file__).parent
@@ -145,6 +146,7 @@ def on(workspace: Workspace, recipe: Recipe, dataset: Dataset) -> Run:
         record = head(open_store(workspace.store), other)
         if record is None:
             raise RecipeError(f"evaluation.compare: {other!r} has no champion yet; run: adaptory retrain {other}")
+        _check_comparable(open_store(workspace.store), record, recipe)
         compared.append((other, record.release))
     if recipe.evaluation.cases:
         from adaptory.evaluation import cases
@@ -154,6 +156,20 @@ def on(workspace: Workspace, recipe: Recipe, dataset: Dataset) -> Run:
     if recipe.chooses and (choice := read_choice(made.search_folder)):
         return made.trained_with(choice.training)
     return made
+
+
+def _check_comparable(store: ObjectStore, record: Record, recipe: Recipe) -> None:
+    """Raises RecipeError for a champion that answers another question: said before anything is trained."""
+    try:
+        card = json.loads(store.get(f"releases/{record.model}/{fingerprint.hex_of(record.release)}/candidate.json"))
+    except (NotFound, ValueError):
+        return  # the evaluation tells of what cannot be had
+    theirs, ours = [card["task"], *card["classes"]], [recipe.task, *recipe.data.classes]
+    if recipe.task == "preference":
+        theirs, ours = [*theirs, card["objective"]], [*ours, recipe.training.objective]
+    if theirs != ours:
+        said = f"the champion of {record.model!r} answers {' '.join(theirs)}, this recipe {' '.join(ours)}"
+        raise RecipeError(f"evaluation.compare: {said}; compare with one that answers the same")
 
 
 def current(workspace: Workspace, recipe: str) -> Run:

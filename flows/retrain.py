@@ -22,8 +22,6 @@ from tasks.late import superseded
 from tasks.prepare import keep, prepare
 from tasks.promote import promote, settled
 
-COMPARISONS = 2  # if another candidate is promoted meanwhile, this one is compared with it
-
 
 @flow(flow_run_name="retrain-{recipe}")
 def retrain(recipe: RecipeName = "sentiment", accept_drift: bool = False) -> Outcome:
@@ -50,11 +48,13 @@ def retrain(recipe: RecipeName = "sentiment", accept_drift: bool = False) -> Out
         run = choose(run)
         candidate = fine_tune(run)
         repeat(run)
-        for _ in range(COMPARISONS):
+        for again in (False, True):
+            if again and (held := compare(run, accept_drift)):
+                return announce(held)
             evidence = evaluate(run, candidate)
             verdict = decide(run, candidate, evidence)
             ended = promote(run, candidate, evidence, verdict)
-            if ended.outcome != "STALE":
+            if ended.outcome != "STALE":  # another one was promoted meanwhile: compare with that, once
                 break
         return announce(ended)
 

@@ -10,7 +10,7 @@ from adaptory import progress
 from adaptory.process import run_stage
 from adaptory.registry import tracking
 from adaptory.run import Run
-from adaptory.search import Trial, table
+from adaptory.search import Choice, Trial, table
 from adaptory.search.choose import choose as choose_among
 from tasks.common import RETRIED, beside, key
 from tasks.elsewhere import pool, stage
@@ -21,7 +21,7 @@ def choose(run: Run) -> Run:
     """Returns the run with the settings to train its candidate with; a recipe that says them all is left as it is."""
     if not run.recipe.chooses:
         return run
-    parent = cache(lambda: tracking.open_run(run, runtime.flow_run.id))
+    parent = cache(lambda: opened(run))
 
     def train(several: Sequence[Trial], rung: int | None) -> None:
         beside(several, lambda one, place: attempt.submit(run, one, rung, parent(), place))
@@ -29,9 +29,21 @@ def choose(run: Run) -> Run:
     if pool():  # all trials on one machine there, which keeps their checkpoints
         search(run)
     made = choose_among(run, train, lambda: weigh(run))
+    tell(run, made)
+    return run.trained_with(made.training)
+
+
+@task(**RETRIED)
+def opened(run: Run) -> str:
+    """Returns the MLflow run that those of the trials stand below."""
+    return tracking.open_run(run, runtime.flow_run.id)
+
+
+@task(**RETRIED)
+def tell(run: Run, made: Choice) -> None:
+    """Shows in MLflow and as an artifact what came of each trial."""
     tracking.close_children(run, made)
     create_table_artifact(key=key(run.recipe.name, "search"), table=table(made), description=f"Chosen: {made.reason}.")
-    return run.trained_with(made.training)
 
 
 @task(task_run_name="trial-{one.number}", **RETRIED)

@@ -31,7 +31,7 @@ def evaluate(run: Run, candidate: Candidate) -> Evidence:
     stage(run, "evaluate", follow)
     evidence = read(run.folder)
     assert evidence is not None and evidence.candidate == candidate.digest
-    tracking.log_candidate(run.workspace, mlflow_run(), candidate, run.candidate_folder)
+    tracking.log_candidate(run, mlflow_run(), candidate)
     tracking.log_evidence(run.workspace, mlflow_run(), evidence)
     create_table_artifact(
         key=key(run.recipe.name, "scores"),

@@ -12,6 +12,7 @@ from adaptory.evaluation.page import page
 from adaptory.evaluation.scores import SCORES
 from adaptory.gate import Evidence, Verdict
 from adaptory.run import Run
+from adaptory.search import device_seconds
 from adaptory.training.candidate import Candidate
 from adaptory.training.certificate import CERTIFICATE
 from adaptory.training.xray import XRAY
@@ -48,7 +49,7 @@ def markdown(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdic
         "## How it was trained",
         *_picture(run, "learning curve", "learning.png"),
         _training(run, candidate),
-        _cost(candidate, evidence),
+        _cost(run, candidate, evidence),
         "## The data",
         data_report.section(run),
         "## How the numbers are made",
@@ -144,12 +145,14 @@ def _training(run: Run, candidate: Candidate) -> str:
     return " ".join(told)
 
 
-def _cost(candidate: Candidate, evidence: Evidence) -> str:
+def _cost(run: Run, candidate: Candidate, evidence: Evidence) -> str:
     """What it costs to make and to run."""
-    hours = candidate.seconds * candidate.processes / 3600
-    told = [f"Training took {hours:.2f} device hours" if hours >= 0.1 else f"Training took {hours * 60:.1f} device minutes"]
+    own_hours, besides = candidate.seconds * candidate.processes / 3600, device_seconds(run) / 3600
+    told = [f"Training took {_device(own_hours)}"]
+    if besides:
+        told[0] += f", other trials and seeds another {_device(besides)}"
     if price := os.environ.get("ADAPTORY_DEVICE_HOUR"):
-        told[0] += f", {hours * float(price):.2f} at {price} an hour"
+        told[0] += f": {(own_hours + besides) * float(price):.2f} at {price} an hour"
     own = evidence.of("candidate")[0]
     if own.latency:
         told.append(f"a row by itself is answered in {tables.interval(own.latency)} ms (median)")
@@ -158,6 +161,10 @@ def _cost(candidate: Candidate, evidence: Evidence) -> str:
     if evidence.forgetting:
         told.append(f"on other text its perplexity is {tables.interval(evidence.forgetting)} times its base's")
     return "; ".join(told) + "."
+
+
+def _device(hours: float) -> str:
+    return f"{hours:.2f} device hours" if hours >= 0.1 else f"{hours * 60:.1f} device minutes"
 
 
 def _numbers(evidence: Evidence) -> str:

@@ -122,7 +122,8 @@ class Recipe(Frozen):
     def _check_slice(self, where: str) -> None:
         kind, _, name = where.partition("=")
         fixed, columns = {NEW, SEEN, *LENGTHS}, self.data.fields.slices
-        known = {"source": tuple(self.data.sources), "class": self.data.classes, "text": tuple(self.evaluation.slices)}
+        asked = tuple(source for source, facts in self.data.sources.items() if facts.split in (None, "test"))
+        known = {"source": asked, "class": self.data.classes, "text": tuple(self.evaluation.slices)}
         if name not in known.get(kind, ()) and where not in fixed and not (name and kind in columns):
             could = [*(f"{word}={one}" for word, names in known.items() for one in names), *sorted(fixed)]
             could += [f"{column}=<value>" for column in columns]

@@ -107,15 +107,16 @@ def _artifacts(mlflow: Any, version: Any, release: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             found = Path(download_artifacts(artifact_uri=version.source, dst_path=scratch, tracking_uri=mlflow.tracking_uri))
-            folder = next(found.rglob(MANIFEST)).parent
-            manifest.verify(folder, listed)
+            folders = sorted(path.parent for path in found.rglob(MANIFEST))
+            if len(folders) != 1:
+                yield f"the artifacts of version {version.version} in MLflow hold {len(folders) or 'no'} releases"
+                return
+            manifest.verify(folders[0], listed)
             if version.tags.get(RUNS) not in (None, running(found)):
                 yield (
                     f"what MLflow would run of version {version.version} is not what was stored: "
                     "delete that version, and run: adaptory reconcile"
                 )
-        except StopIteration:
-            yield f"the artifacts of version {version.version} in MLflow hold no release"
         except (OSError, UserError) as fault:
             yield f"the artifacts of version {version.version} in MLflow: {fault}"
         except Exception as fault:  # whatever an artifact store answers

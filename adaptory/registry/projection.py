@@ -13,6 +13,7 @@ from typing import Any
 from adaptory import fingerprint
 from adaptory.registry import ledger, proposals, tracking
 from adaptory.release import fetch_release
+from adaptory.release.manifest import MANIFEST
 from adaptory.storage import ObjectStore
 from adaptory.workspace import Workspace
 
@@ -116,8 +117,8 @@ def _create_version(workspace: Workspace, store: ObjectStore, mlflow: Any, recor
 
 def running(model: Path) -> str:
     """The digest of what MLflow runs of a stored model: everything but the release inside, which has a manifest of its own."""
-    names = [name for name in fingerprint.files_below(model) if not name.startswith("artifacts/")]
-    return fingerprint.of_files(model, names)
+    release = next(model.rglob(MANIFEST)).parent.relative_to(model).as_posix()
+    return fingerprint.of_files(model, [name for name in fingerprint.files_below(model) if not name.startswith(f"{release}/")])
 
 
 def _tell_tags(mlflow: Any, version: Any, record: ledger.Record) -> bool:

@@ -17,7 +17,7 @@ from adaptory import fingerprint
 from adaptory.gate import Evidence, Verdict
 from adaptory.registry.promotion import git_commit
 from adaptory.run import Run
-from adaptory.search import Choice, Trial
+from adaptory.search import Choice, Trial, device_seconds
 from adaptory.training.candidate import Candidate
 from adaptory.training.certificate import CERTIFICATE
 from adaptory.training.curve import CURVE
@@ -140,15 +140,16 @@ def log_metrics(workspace: Workspace, run_id: str, numbers: Mapping[str, Any], s
     client(workspace).log_batch(run_id, metrics=finite)
 
 
-def log_candidate(workspace: Workspace, run_id: str, candidate: Candidate, folder: Path) -> None:
+def log_candidate(run: Run, run_id: str, candidate: Candidate) -> None:
     """How the training went: its numbers, its X-ray and certificate, and what of its curve could not be told while it ran."""
+    workspace, folder = run.workspace, run.candidate_folder
     lines = (folder / CURVE).read_text(encoding="utf-8").splitlines()
     log_curve(workspace, run_id, [json.loads(line) for line in lines])
     numbers = candidate.model_dump(include={
         "planned_steps", "done_steps", "trainable_parameters", "seconds", "tokens", "flops", "peak_memory", "rows_left_out",
         "predicted_seconds", "fit_seconds",
     })  # fmt: skip
-    numbers["device_seconds"] = candidate.seconds * candidate.processes
+    numbers["device_seconds"] = candidate.seconds * candidate.processes + device_seconds(run)
     if price := os.environ.get("ADAPTORY_DEVICE_HOUR"):
         numbers["cost"] = float(price) * numbers["device_seconds"] / 3600
     log_metrics(workspace, run_id, {f"training/{name}": value for name, value in numbers.items()})

@@ -5,12 +5,11 @@ import shutil
 from pathlib import Path
 
 from adaptory import fingerprint, storage
-from adaptory.errors import IntegrityError, NotFound, ReleaseError
+from adaptory.errors import IntegrityError
 from adaptory.gate import Evidence, Verdict
 from adaptory.release import manifest, sbom, signatures
 from adaptory.release.card import model_card
 from adaptory.run import Run
-from adaptory.training import curve, xray
 from adaptory.training.candidate import Candidate
 
 
@@ -37,10 +36,9 @@ def build_release(run: Run, candidate: Candidate, evidence: Evidence, verdict: V
     shutil.copyfile(run.folder / "example.json", folder / "example.json")
     (folder / "README.md").write_text(model_card(recipe, candidate, evidence, verdict), encoding="utf-8")
     _write(folder / "sbom.json", sbom.bill(run, candidate))
-    for left in (curve.CURVE, xray.XRAY):  # which are for the run, not for who serves
-        (folder / left).unlink(missing_ok=True)
-    if strangers := sorted(set(fingerprint.files_below(folder)) - manifest.ALLOWED):
-        raise ReleaseError(f"a release may not hold {', '.join(strangers)}, which the base's tokenizer needs; take another base")
+    # The X-ray and the curve are for the run; of a tokenizer tokenizer.json says all, and the template is the candidate's.
+    for stranger in set(fingerprint.files_below(folder)) - manifest.ALLOWED:
+        (folder / stranger).unlink()
     made = manifest.of_folder(recipe.name, folder)
     if (found := manifest.candidate_of(made)) != candidate.digest:
         raise IntegrityError(
@@ -56,14 +54,13 @@ def store_release(store: storage.ObjectStore, model: str, folder: Path) -> str:
     """Puts the release under its digest and returns it; the manifest goes last, so half a release is none."""
     digest = fingerprint.of_file(folder / manifest.MANIFEST)
     place = where(model, digest)
-    try:
-        store.get(f"{place}/{manifest.MANIFEST}")
-    except NotFound:
-        for name in sorted(manifest.of_folder(model, folder).files):
-            store.upload(folder / name, f"{place}/{name}")
-        if (folder / manifest.SIGNATURE).is_file():
-            store.upload(folder / manifest.SIGNATURE, f"{place}/{manifest.SIGNATURE}")
-        store.upload(folder / manifest.MANIFEST, f"{place}/{manifest.MANIFEST}")
+    there = set(store.keys(f"{place}/"))
+    whole = f"{place}/{manifest.MANIFEST}" in there
+    names = [] if whole else sorted(manifest.of_folder(model, folder).files)
+    if (folder / manifest.SIGNATURE).is_file() and f"{place}/{manifest.SIGNATURE}" not in there:
+        names.append(manifest.SIGNATURE)  # also of a release that was stored before there was a key
+    for name in [*names, *([] if whole else [manifest.MANIFEST])]:
+        store.upload(folder / name, f"{place}/{name}")
     return digest
 
 

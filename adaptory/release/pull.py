@@ -4,6 +4,7 @@ DIR/<digest>/    each release that was pulled, whole and verified
 DIR/current      a link to the one that is served; it is replaced in one step
 """
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from adaptory.errors import IntegrityError, NotFound, ReleaseError
 from adaptory.registry import ledger
 from adaptory.release import manifest, signatures
 from adaptory.release.download import download
-from adaptory.release.manifest import MANIFEST
+from adaptory.release.manifest import MANIFEST, SIGNATURE
 from adaptory.storage import ObjectStore
 
 _NAME = re.compile(r"^(?P<model>[a-z0-9][a-z0-9._-]{0,62})(?:@(?P<which>champion|v[0-9]{1,9}))?\Z")
@@ -59,11 +60,12 @@ def resolve(store: ObjectStore, name: str) -> ledger.Record:
     return record
 
 
-def pull(store: ObjectStore, name: str, target: Path, *, strict: bool = False) -> Pulled:
+def pull(store: ObjectStore, name: str, target: Path, *, strict: bool = False, keep: str | None = None) -> Pulled:
     """Makes `target/current` the release that `name` means now; what is there already is not moved again.
 
-    The release that was served before stays beside it; older ones go. With `strict` the files that are there are hashed again,
-    and only a release that a gate let pass is taken. Raises IntegrityError or ReleaseError, and then `current` is as it was.
+    The release that was served before stays beside it, and the one of the digest `keep`; older ones go. With `strict` the files
+    that are there are hashed again, and only a release that a gate let pass is taken. Raises IntegrityError or ReleaseError, and
+    then `current` is as it was.
     """
     record = resolve(store, name)
     if strict:
@@ -73,13 +75,12 @@ def pull(store: ObjectStore, name: str, target: Path, *, strict: bool = False) -
     if not _is_whole(folder, record.release, strict=strict):
         target.mkdir(parents=True, exist_ok=True)
         moved = download(store, record, folder)
-    if signatures.wanted():
-        _check_signature(folder, strict=strict)
+    _check_signature(store, record.model, folder, strict=strict)
     if strict:
         _check_verdict(folder, record)
     before = _switch(target / "current", folder.name)
     if before is not None:
-        _forget_all_but(target, {folder.name, before})
+        _forget_all_but(target, {folder.name, before, *([fingerprint.hex_of(keep)] if keep else [])})
     return Pulled(record.model, record.version, record.release, target / "current", moved)
 
 
@@ -116,12 +117,27 @@ def _check_passed(store: ObjectStore, record: ledger.Record) -> None:
         raise ReleaseError(f"{record.model} v{record.version} is champion by {by}, and --strict takes only what a gate let pass")
 
 
-def _check_signature(folder: Path, *, strict: bool) -> None:
+def check_pulled(folder: Path, digest: str) -> None:
+    """Returns only if the folder holds this release byte for byte, signed where a key is trusted. Raises IntegrityError."""
+    if not _is_whole(folder, digest, strict=True):
+        raise IntegrityError(f"{folder} does not hold the release {digest} any more; pull it again")
+    signatures.verify(folder)
+
+
+def _check_signature(store: ObjectStore, model: str, folder: Path, *, strict: bool) -> None:
     """Returns only if the trusted key signed the folder: verified now if strict, else once for these files and this key."""
+    if not signatures.wanted():
+        return
     kept, now = _note(folder, "signed"), f"{signatures.wanted()}\n{_stamp(folder)}"
-    if strict or not kept.is_file() or kept.read_text(encoding="utf-8") != now:
+    if not strict and kept.is_file() and kept.read_text(encoding="utf-8") == now:
+        return
+    try:
         signatures.verify(folder)
-        kept.write_text(now, encoding="utf-8")
+    except IntegrityError:  # it is not among the files that the manifest vouches for: perhaps only this one is old
+        with contextlib.suppress(NotFound):
+            store.download(f"releases/{model}/{folder.name}/{SIGNATURE}", folder / SIGNATURE)
+        signatures.verify(folder)
+    kept.write_text(f"{signatures.wanted()}\n{_stamp(folder)}", encoding="utf-8")
 
 
 def _check_verdict(folder: Path, record: ledger.Record) -> None:

@@ -22,7 +22,7 @@ from adaptory import fingerprint
 from adaptory.errors import ReleaseError, ServerError, UserError
 from adaptory.release import serving
 from adaptory.release.prepacked import prepack
-from adaptory.release.pull import pull
+from adaptory.release.pull import check_pulled, pull
 from adaptory.storage import ObjectStore
 
 BODY = 1 << 20  # bytes of a request
@@ -63,7 +63,7 @@ class Following:
 
     def look(self) -> None:
         """Takes over what is champion now, if it is another one and answers its example."""
-        done = pull(self.store, self.name, self.folder)
+        done = pull(self.store, self.name, self.folder, keep=self.current.digest if self.current else None)
         if self.current and done.digest == self.current.digest:
             return
         self._take(done.version, done.digest, done.folder)
@@ -91,20 +91,25 @@ class Following:
         while not self._stop.wait(self.every):
             try:
                 self.look()
-                self.trouble = None
+                self.trouble = self._said = None
             except Exception as fault:  # a network, a store, a release: whatever it is, the service stays up
                 self.note(fault)
 
     def begin(self) -> None:
-        """Takes over what is champion; if the store does not answer, what was served here last. Raises if there is neither."""
+        """Takes over what is champion; if it cannot be had or does not answer its example, what was served here last.
+
+        Raises if there is neither.
+        """
         try:
             self.look()
-        except (ServerError, OSError) as fault:
+        except (ServerError, ReleaseError, OSError) as fault:
             last = self.folder / _LAST
             if not last.is_file():
                 raise
             version, digest = last.read_text(encoding="utf-8").split()
-            self._take(int(version), digest, self.folder / fingerprint.hex_of(digest))
+            folder = self.folder / fingerprint.hex_of(digest)
+            check_pulled(folder, digest)
+            self._take(int(version), digest, folder)
             self.note(fault)
 
     def note(self, fault: Exception) -> None:

@@ -5,6 +5,6 @@ that was never interrupted; only validation rows choose; a search that was kille
 """
 
 from adaptory.search.choice import Choice, Trial, Tried
-from adaptory.search.report import table
+from adaptory.search.report import device_seconds, table
 
-__all__ = ["Choice", "Trial", "Tried", "table"]
+__all__ = ["Choice", "Trial", "Tried", "device_seconds", "table"]

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adaptory.errors import BaseModelError, PlanError, RecipeError, StageError, TrainingError
+from adaptory.errors import PlanError, StageError, TrainingError
 from adaptory.recipe import LOWER
 from adaptory.run import Run
 from adaptory.search import arbiter, choice, halving, space
@@ -71,7 +71,7 @@ def train_trial(run: Run, number: int, rung: int | None, emit: Emit, every: floa
         return
     try:
         train(now, emit, every)
-    except (TrainingError, PlanError, RecipeError, BaseModelError) as fault:  # this method loses; the others are weighed
+    except (TrainingError, PlanError) as fault:  # this method loses; the others are weighed
         pause.failed(now, str(fault))
 
 

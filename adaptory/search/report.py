@@ -1,8 +1,11 @@
 """The search as a table: what was tried, how good it was, what it cost."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adaptory.search.choice import Choice, Tried
+from adaptory.search.choice import Choice, Tried, read
+
+if TYPE_CHECKING:  # a run reads its choice
+    from adaptory.run import Run
 
 
 def table(choice: Choice) -> list[dict[str, Any]]:
@@ -17,6 +20,17 @@ def markdown(choice: Choice) -> str:
     head = [f"| {' | '.join(rows[0])} |", "|---|" + "---:|" * (len(rows[0]) - 1)]
     lines = [f"| {' | '.join(str(cell) for cell in row.values())} |" for row in rows]
     return "\n".join([*head, *lines]) + f"\n\nOn {choice.rows:,} validation rows. Chosen: {choice.reason}."
+
+
+def device_seconds(run: "Run") -> float:
+    """What other trials and other seeds took besides the candidate, of a device."""
+    from adaptory.training.candidate import read as trained
+
+    made = read(run.search_folder) if run.recipe.chooses else None
+    # After a search the candidate goes on from its trial; after a comparison of methods it begins anew.
+    lost = [one for one in made.tried if not (run.recipe.search and one.trial.number == made.chosen)] if made else []
+    seeds = [card for again in run.repeats() if (card := trained(again.candidate_folder))]
+    return sum(one.seconds for one in lost) + sum(card.seconds * card.processes for card in seeds)
 
 
 def _weighed(choice: Choice, one: Tried) -> dict[str, Any]:

@@ -41,12 +41,13 @@ def micro_batches(window: Sequence[int], lengths: Sequence[int], tokens: int) ->
     return [[window[place] for place in batch] for batch in sorted_batches([lengths[row] for row in window], tokens)]
 
 
-def packs(window: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """The rows of a window in sequences of at most `tokens` tokens without padding: first fit, longest first."""
+def packs(window: Sequence[int], lengths: Sequence[int], tokens: int, rows: int) -> list[list[int]]:
+    """The rows of a window in packs of at most `tokens` tokens without padding, and at most `rows`: first fit, longest first."""
     found: list[list[int]] = []
     room: list[int] = []
     for row in sorted(window, key=lambda row: (-lengths[row], row)):
-        place = next((place for place, left in enumerate(room) if left >= lengths[row]), None)
+        fits = (place for place, left in enumerate(room) if left >= lengths[row] and len(found[place]) < rows)
+        place = next(fits, None)
         if place is None:
             found.append([])
             room.append(tokens)

@@ -38,12 +38,14 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
     """
     if found := read(run, share):
         return found
-    from adaptory.training import devices, fit, methods, planner
+    from adaptory.training import adapter, devices, fit, methods, planner
     from adaptory.training.setup import setup
     from adaptory.training.validate import SCORES, validate
 
     with devices.joined():
         tell = emit if not devices.rank() else lambda event: None
+        adapter.check_base(run.workspace.data(run.recipe.name) / "base", run.dataset.base)
+        methods.check_device(run.settings)  # these two are no fault of the settings
         try:
             work, _ = setup(run, tell, every)
         except (RecipeError, BaseModelError) as fault:  # settings that this base cannot be trained with

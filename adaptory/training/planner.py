@@ -88,7 +88,7 @@ def flops(work: Work, tokens: int) -> float:
     lower, upper, head = parameters_below(work.model)
     own = 6 if work.goal.settings.method in ("full", "freeze") else 4
     labels = sum(work.goal.weight(row) for row in work.train) if work.goal.name in ("tokens", "masked") else 0
-    late = finished_for_one_token(work.model) if work.goal.name in ("classes", "value") else 0
+    late = finished_for_one_token(work.model) if work.goal.name in ("classes", "value") and upper else 0
     return tokens * ((0 if work.trunk else 2 * lower) + own * (upper - late)) + len(work.train) * own * late + labels * 4 * head
 
 

@@ -35,10 +35,11 @@ class Tree:
     """Segments in the order in which they are computed, and what attention needs to know of them."""
 
     segments: list[Segment]
-    asking: Any  # for each segment the places of its tokens, padded with place 0: segments x longest
+    root: int  # tokens that all begin with: they come first, and attend among themselves
+    asking: Any  # for each other segment the places of its tokens, padded with place 0: segments x longest
     seen: Any  # the places of all that it attends to, itself last: segments x most
     mask: Any  # which of those each token attends to: segments x 1 x longest x most
-    back: Any  # for each place, where its token stands in `asking`
+    back: Any  # for each place after the root, where its token stands in `asking`
     owners: Any  # for each place, the sequence it is of (of a shared one: one of them)
     lasts: Any  # for each sequence, the place of its last token
 
@@ -91,20 +92,22 @@ def planted(segments: Sequence[Segment], sequences: int) -> Tree:
     starts = [sum(lengths[:place]) for place in range(len(segments))]
     places = [list(range(start, start + length)) for start, length in zip(starts, lengths, strict=True)]
     paths = [[at for part in (*one.above, number) for at in places[part]] for number, one in enumerate(segments)]
-    longest, most = max(lengths), max(map(len, paths))
-    asking, seen = torch.zeros(len(segments), longest, dtype=torch.long), torch.zeros(len(segments), most, dtype=torch.long)
-    for number, (own, path) in enumerate(zip(places, paths, strict=True)):
-        asking[number, : len(own)] = torch.tensor(own)
-        seen[number, : len(path)] = torch.tensor(path)
-    before = torch.tensor([one.start for one in segments])[:, None, None]
+    rooted = len(segments) > 1 and segments[1].above[:1] == (0,)
+    below = list(range(int(rooted), len(segments)))
+    longest, most = max(lengths[number] for number in below), max(len(paths[number]) for number in below)
+    asking, seen = torch.zeros(len(below), longest, dtype=torch.long), torch.zeros(len(below), most, dtype=torch.long)
+    for row, number in enumerate(below):
+        asking[row, : lengths[number]] = torch.tensor(places[number])
+        seen[row, : len(paths[number])] = torch.tensor(paths[number])
+    before = torch.tensor([segments[number].start for number in below])[:, None, None]
     # A token sees all above its segment, and its segment up to itself; the padding sees something, too, or it would be NaN.
     mask = torch.arange(most) <= before + torch.arange(longest)[:, None]
-    back = torch.cat([number * longest + torch.arange(length) for number, length in enumerate(lengths)])
+    back = torch.cat([row * longest + torch.arange(lengths[number]) for row, number in enumerate(below)])
     owners = torch.cat([torch.full((length,), one.sequence) for one, length in zip(segments, lengths, strict=True)])
     lasts = torch.zeros(sequences, dtype=torch.long)
     for one, start, length in zip(segments, starts, lengths, strict=True):
         lasts[one.sequence] = start + length - 1  # the leaf of a sequence comes last
-    return Tree(list(segments), asking, seen, mask[:, None], back, owners, lasts)
+    return Tree(list(segments), lengths[0] if rooted else 0, asking, seen, mask[:, None], back, owners, lasts)
 
 
 @contextmanager
@@ -143,14 +146,23 @@ def _register() -> None:
     from transformers import AttentionInterface
 
     def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, *, tree: Tree, **more: Any) -> tuple[Any, None]:
+        heads = query.shape[1] // key.shape[1]
+        repeated = heads > 1 and query.device.type != "cpu"  # on a GPU no fast kernel has both a mask and grouped heads
+        if repeated:
+            key, value = key.repeat_interleave(heads, dim=1), value.repeat_interleave(heads, dim=1)
+        how = {"scale": more.get("scaling"), "enable_gqa": heads > 1 and not repeated}
+
         def picked(states: Any, places: Any) -> Any:
             flat = states[0].transpose(0, 1)  # tokens x heads x width
             return flat.index_select(0, places.reshape(-1)).view(*places.shape, *flat.shape[1:]).transpose(1, 2)
 
-        found = torch.nn.functional.scaled_dot_product_attention(
-            picked(query, tree.asking), picked(key, tree.seen), picked(value, tree.seen), attn_mask=tree.mask,
-            scale=more.get("scaling"), enable_gqa=query.shape[1] != key.shape[1],
-        )  # fmt: skip
-        return found.transpose(1, 2).flatten(0, 1).index_select(0, tree.back)[None], None
+        asked, seen = picked(query, tree.asking), [picked(states, tree.seen) for states in (key, value)]
+        found = torch.nn.functional.scaled_dot_product_attention(asked, *seen, attn_mask=tree.mask, **how)
+        found = found.transpose(1, 2).flatten(0, 1).index_select(0, tree.back)
+        if tree.root:
+            roots = [states[:, :, : tree.root] for states in (query, key, value)]
+            first = torch.nn.functional.scaled_dot_product_attention(*roots, is_causal=True, **how)
+            found = torch.cat([first[0].transpose(0, 1), found])
+        return found[None], None
 
     AttentionInterface.register(_NAME, attend)

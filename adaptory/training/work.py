@@ -13,6 +13,8 @@ from adaptory.training.objectives import Objective, sequences_of
 from adaptory.training.render import Example
 from adaptory.training.tree import alike, tokens
 
+_COPIES = 4  # keys and values of a token may be copied so often: other states of it take more room
+
 
 @dataclass(frozen=True)
 class Work:
@@ -51,7 +53,11 @@ class Work:
 
     def cut(self, window: Sequence[int], tokens: int) -> list[list[int]]:
         """The rows of a step in batches that fit into memory."""
-        return packs(window, self.own, tokens - self.shared) if self.goal.tree else micro_batches(window, self.lengths, tokens)
+        if not self.goal.tree:
+            return micro_batches(window, self.lengths, tokens)
+        # Attention takes a copy of what a row begins with for each of its sequences.
+        longest = max(self.lengths[row] for row in window)
+        return packs(window, self.own, tokens - self.shared, max(1, _COPIES * tokens // longest))
 
     def room(self, window: Sequence[int], tokens: int) -> int:
         """Tokens of a batch, small enough that every process has one to compute."""

@@ -162,9 +162,7 @@ def test_f20_the_audit_finds_bytes_that_were_altered_in_mlflow(promoted_twice: t
     ]
 
 
-def test_f23_the_audit_finds_a_record_whose_release_holds_another_verdict(
-    promoted_twice: tuple[Workspace, ObjectStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_f23_the_audit_finds_a_record_whose_release_holds_another_verdict(promoted_twice: tuple[Workspace, ObjectStore]) -> None:
     place, store = promoted_twice
     last = history(store, "tiny")[-1]
     forged = last.model_copy(update={"number": 3, "previous": last.digest, "verdict": BASE, "version": 2})

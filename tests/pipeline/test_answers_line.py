@@ -119,6 +119,16 @@ def test_a_recipe_that_starts_from_another_waits_for_its_champion(chain: dict[st
     assert "'talk' has no champion yet to draw answers from; run: adaptory retrain talk" in chain["sourceless"]
 
 
+def test_a_champion_that_answers_another_question_is_told_before_anything_is_trained(desk: Path, chain: dict[str, str]) -> None:
+    body = yaml.safe_load((desk / "params.yaml").read_text())
+    odd = body["recipes"]["talk"] | {"evaluation": {"baselines": [], "compare": ["prefer"]}}
+    (desk / "params.yaml").write_text(yaml.safe_dump({"recipes": body["recipes"] | {"odd": odd}}, sort_keys=False))
+    run(desk, "prepare", "odd")
+    told = run(desk, "stage", "train", "odd", code=2)
+    (desk / "params.yaml").write_text(yaml.safe_dump(body, sort_keys=False))
+    assert "the champion of 'prefer' answers preference dpo, this recipe sft" in told.stderr
+
+
 def test_answers_are_learned_and_beat_the_prompted_base(desk: Path, chain: dict[str, str]) -> None:
     assert "PASS  talk" in chain["talk"]
     found = {model.name: model.metrics for model in evidence(desk, "talk").models}

@@ -330,6 +330,13 @@ def test_a_release_that_does_not_answer_its_example_takes_nothing_over(copy: Pat
         with pytest.raises(ReleaseError, match="answers its example otherwise"):
             one.look()
         assert one.current is not None and one.current.version == 2
+        again = follower(copy, store)
+    with pytest.MonkeyPatch.context() as patch:
+        other, bad = serving.other_answers, json.loads(store.get("ledger/tiny/000001.json"))["release"][7:]
+        asked = lambda made, folder: ["bad"] if folder.resolve().name == bad else other(made, folder)  # noqa: E731
+        patch.setattr(serving, "other_answers", asked)
+        again.begin()
+        assert again.current is not None and (again.current.version, again.trouble) == (2, "ReleaseError"), "also after a restart"
     run(copy, "pull", "tiny", str(tmp_path / "model"))
     release = (tmp_path / "model" / "current").resolve()
     example = json.loads((release / "example.json").read_bytes())

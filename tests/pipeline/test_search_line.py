@@ -69,6 +69,7 @@ def test_other_seeds_are_scored_beside_the_candidate_and_decide_nothing(searched
     assert again[0].metrics["macro_f1"].value != found.of("candidate")[0].metrics["macro_f1"].value
     page = next((searched / ".adaptory" / "runs" / "tiny").glob("*/report/report.md")).read_text()
     assert "| the same, seed 1 |" in page and "## What was tried" in page and "is best of 3" in page
+    assert "other trials and seeds another " in page, "they cost, too"
 
 
 def test_every_trial_is_an_mlflow_run_below_the_whole(searched: Path) -> None:

@@ -78,6 +78,8 @@ def test_what_is_frozen_and_kept_costs_nothing_and_what_trains_whole_costs_most(
     full = cost(method="full", top_layers=None)
     every, top, kept = cost(top_layers=4), cost(top_layers=2), cost(top_layers=2, cache_trunk=True)
     assert kept < top < every < full
+    probe, top_one = work(tmp_path, method="head", top_layers=None, cache_trunk=True), work(tmp_path, top_layers=1)
+    assert 0 <= planner.flops(probe, 1000) < planner.flops(top_one, 1000), "a head on kept states"
     lower, upper, head = planner.parameters_below(work(tmp_path, "sft", "causal", top_layers=1).model)
     assert lower == 3 * upper and head > 0
 

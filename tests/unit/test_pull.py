@@ -15,9 +15,9 @@ from adaptory import fingerprint, release
 from adaptory.errors import IntegrityError, ReleaseError, ServerError
 from adaptory.registry import append, history
 from adaptory.release import download, manifest
-from adaptory.release.build import store_release
+from adaptory.release.build import build_release, store_release
 from adaptory.storage import ObjectStore, open_store
-from tests.promotions import promoted
+from tests.promotions import Judged, promoted
 from tests.unit.test_ledger import record
 
 
@@ -281,7 +281,12 @@ def test_a_signed_release_is_verified_by_openssf_and_an_altered_signature_is_ref
     words = ["verify", "key", whole, "--signature", whole / "model.sig", "--ignore-paths", whole / "model.sig"]
     done = subprocess.run([tool, *words, "--public_key", public], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (current / "model.sig").write_text((current / "model.sig").read_text().replace("A", "B", 3))
+    good = (current / "model.sig").read_text()
+    (current / "model.sig").write_text(good.replace("A", "B", 3))
+    release.pull(store, "tiny", tmp_path / "model", strict=True)
+    assert (current / "model.sig").read_text() == good, "the store's is another one, and holds"
+    for place in (whole, next((tmp_path / "signed" / "releases" / "tiny").iterdir())):
+        (place / "model.sig").write_text(good.replace("A", "B", 3))
     with pytest.raises(IntegrityError, match="its signature does not hold"):
         release.pull(store, "tiny", tmp_path / "model", strict=True)
     with pytest.raises(IntegrityError, match="its signature does not hold"):
@@ -303,6 +308,20 @@ def test_where_a_key_is_trusted_a_release_without_its_signature_is_never_taken(
         with pytest.raises(IntegrityError, match=r"has no model\.sig"):
             release.pull(store, "tiny", tmp_path / "model")
         assert not (tmp_path / "model" / "current").exists()
+
+
+def test_a_release_that_was_stored_before_there_was_a_key_gets_its_signature_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = tmp_path / "private.pem"
+    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
+    store = open_store(str(tmp_path / "store"))
+    one = Judged(tmp_path, 1, None)
+    stored = [store_release(store, "tiny", build_release(one.run, one.candidate, one.evidence, one.verdict))]
+    monkeypatch.setenv("ADAPTORY_SIGNING_KEY", str(private))
+    stored.append(store_release(store, "tiny", build_release(one.run, one.candidate, one.evidence, one.verdict)))
+    assert stored[0] == stored[1]
+    assert store.get(f"releases/tiny/{fingerprint.hex_of(stored[0])}/model.sig")
 
 
 def test_a_strict_pull_refuses_a_release_whose_verdict_is_not_the_records(store: ObjectStore, tmp_path: Path) -> None:
