@@ -130,3 +130,11 @@ def parts(prepared: Path) -> dict[str, Any]:
 
 def write_recipe(folder: Path, **changes: Any) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump({"recipes": {"tiny": tiny_recipe(**changes)}}, sort_keys=False))
+
+
+def key_pair(folder: Path, name: str = "key") -> tuple[Path, Path]:
+    """A fresh private and public key, as docs/security.md makes them."""
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
+    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    return private, public

@@ -35,7 +35,7 @@ class Tree:
     """Segments in the order in which they are computed, and what attention needs to know of them."""
 
     segments: list[Segment]
-    root: int  # tokens that all begin with: they come first, and attend among themselves
+    root: int  # tokens of the first segment, if others stand on it: it attends to itself alone
     asking: Any  # for each other segment the places of its tokens, padded with place 0: segments x longest
     seen: Any  # the places of all that it attends to, itself last: segments x most
     mask: Any  # which of those each token attends to: segments x 1 x longest x most

@@ -18,6 +18,7 @@ from adaptory.registry.promotion import override, retire, rollback
 from adaptory.storage import ObjectStore, open_store
 from adaptory.training.adapter import WEIGHTS
 from tests.promotions import FaultyStore, Judged, promoted
+from tests.support import key_pair
 
 ROUNDS, PROCESSES = 50, 8
 
@@ -185,12 +186,8 @@ def test_a_way_back_to_a_release_that_is_no_longer_whole_is_refused(tmp_path: Pa
 
 
 def test_where_a_key_is_trusted_only_its_records_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-
     for name in ("ours", "theirs"):
-        private, public = tmp_path / f"{name}.pem", tmp_path / f"{name}.pub"
-        subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
-        subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+        key_pair(tmp_path, name)
     store = open_store(str(tmp_path / "store"))
     monkeypatch.setenv("ADAPTORY_SIGNING_KEY", str(tmp_path / "ours.pem"))
     promoted(store, tmp_path, 1)

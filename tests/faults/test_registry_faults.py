@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from adaptory.registry.promotion import override, rollback
 from adaptory.storage import ObjectStore, open_store
 from adaptory.workspace import Workspace
 from tests.promotions import BASE, Judged, promoted
+from tests.support import key_pair
 
 pytestmark = pytest.mark.slow
 CHANGES = (
@@ -182,9 +182,7 @@ def test_the_audit_tells_of_a_record_that_the_trusted_key_did_not_sign(
     promoted_twice: tuple[Workspace, ObjectStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, store = promoted_twice
-    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
-    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
-    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    _, public = key_pair(tmp_path)
     monkeypatch.setenv("ADAPTORY_TRUSTED_KEY", str(public))
     assert [told for told in audit(place, store, "tiny") if "000001.json is not signed" in told]
 

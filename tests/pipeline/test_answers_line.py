@@ -126,7 +126,7 @@ def test_a_champion_that_answers_another_question_is_told_before_anything_is_tra
     run(desk, "prepare", "odd")
     told = run(desk, "stage", "train", "odd", code=2)
     (desk / "params.yaml").write_text(yaml.safe_dump(body, sort_keys=False))
-    assert "the champion of 'prefer' answers preference dpo, this recipe sft" in told.stderr
+    assert "the champion of 'prefer' answers preference, this recipe sft" in told.stderr
 
 
 def test_answers_are_learned_and_beat_the_prompted_base(desk: Path, chain: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from adaptory.release import download, manifest
 from adaptory.release.build import build_release, store_release
 from adaptory.storage import ObjectStore, open_store
 from tests.promotions import Judged, promoted
+from tests.support import key_pair
 from tests.unit.test_ledger import record
 
 
@@ -267,9 +268,7 @@ def test_whoever_watches_gets_the_next_champion_and_keeps_the_last_when_the_stor
 def test_a_signed_release_is_verified_by_openssf_and_an_altered_signature_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
-    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
-    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    private, public = key_pair(tmp_path)
     monkeypatch.setenv("ADAPTORY_SIGNING_KEY", str(private))
     monkeypatch.setenv("ADAPTORY_TRUSTED_KEY", str(public))
     store = open_store(str(tmp_path / "signed"))
@@ -296,9 +295,7 @@ def test_a_signed_release_is_verified_by_openssf_and_an_altered_signature_is_ref
 def test_where_a_key_is_trusted_a_release_without_its_signature_is_never_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
-    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
-    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    private, public = key_pair(tmp_path)
     monkeypatch.setenv("ADAPTORY_SIGNING_KEY", str(private))
     store = open_store(str(tmp_path / "store"))
     promoted(store, tmp_path, 1)
@@ -313,8 +310,7 @@ def test_where_a_key_is_trusted_a_release_without_its_signature_is_never_taken(
 def test_a_release_that_was_stored_before_there_was_a_key_gets_its_signature_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    private = tmp_path / "private.pem"
-    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private], check=True)
+    private, _ = key_pair(tmp_path)
     store = open_store(str(tmp_path / "store"))
     one = Judged(tmp_path, 1, None)
     stored = [store_release(store, "tiny", build_release(one.run, one.candidate, one.evidence, one.verdict))]
