@@ -81,7 +81,7 @@ def test_f39_flipped_labels_are_listed_and_none_is_dropped(tmp_path: Path) -> No
 def test_what_an_earlier_champion_was_trained_on_is_known_again(tmp_path: Path) -> None:
     folder = profiled(tmp_path, rows(200))
     store, digest = open_store(str(tmp_path / "store")), fingerprint.of_bytes(b"a version")
-    version = type("Version", (), {"digest": digest, "model_dump_json": lambda self, indent: "{}"})()
+    version = type("Version", (), {"digest": digest, "dvc": {}, "model_dump_json": lambda self, indent: "{}"})()
     history.keep(store, "tiny", version, folder)
     history.keep(store, "tiny", version, folder)
     kept = history.fetch(store, "tiny", digest, tmp_path / "cache")

@@ -16,13 +16,21 @@ from typing import Any
 import pytest
 import yaml
 
+import tasks.promote
+from adaptory import run as runs
+from adaptory import workspace
 from adaptory.errors import ReleaseError, ServerError
-from adaptory.registry import head
+from adaptory.evaluation.evaluate import read as evidence_of
+from adaptory.gate import judge
+from adaptory.registry import decisions, head, history, read_judged
+from adaptory.registry.audit import audit
 from adaptory.registry.promotion import rollback
 from adaptory.release import manifest, serving
 from adaptory.release.serve import Following
 from adaptory.storage import open_store
+from adaptory.training.candidate import finished
 from tests.pipeline.conftest import run
+from tests.promotions import FaultyStore
 from tests.service import ask, health, service
 from tests.support import checkout, write_recipe
 
@@ -295,6 +303,60 @@ def test_it_answers_on_when_the_store_is_gone(line: Path, tmp_path: Path) -> Non
             time.sleep(0.02)
         assert ask(url, {"text": "a lovely film"})[0] == 200
         assert health(url)["version"] == 2
+
+
+def late_faults(inner: Any, at: int, how: str) -> Any:
+    """A store whose n-th change after the release fails once; the files of a release are another campaign's."""
+    faulty = FaultyStore(inner, at, how)
+    change = faulty._change
+
+    def counted(name: str, *words: Any) -> None:
+        if any(str(word).startswith("releases/") for word in words):
+            getattr(inner, name)(*words)
+        else:
+            change(name, *words)
+
+    faulty._change = counted  # type: ignore[method-assign]
+    return faulty
+
+
+@pytest.mark.long
+def test_f15_f16_whichever_change_around_a_promotion_fails_the_same_step_ends_it_once(
+    copy: Path, prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step of the flow with all that comes after the record: mirror, curves, scores, the note that the run is done."""
+    write_recipe(copy, **(EASY | {"training.seed": 5}))
+    run(copy, "stage", "train", "tiny")
+    run(copy, "stage", "evaluate", "tiny")
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    at, ended = 0, False
+    while not ended:
+        at += 1
+        folder = tmp_path / str(at)
+        shutil.copytree(copy, folder, symlinks=True)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/.adaptory/mlflow/mlflow.db")
+        place = workspace.find(folder)
+        now, store = runs.current(place, "tiny"), open_store(place.store)
+        trained, found = finished(now), evidence_of(now.folder)
+        assert found is not None
+        verdict = judge(found, now.recipe.gate, champion(folder).candidate)
+        (now.folder / "verdict.json").write_text(verdict.model_dump_json(indent=1))
+        how = ("lost", "unanswered")[at % 2]
+        with monkeypatch.context() as patch:
+            faulty = late_faults(store, at, how)
+            patch.setattr(tasks.promote, "open_store", lambda url, faulty=faulty: faulty)
+            try:
+                tasks.promote.promote.fn(now, trained, found, verdict)
+                ended = True
+            except ServerError:
+                pass
+        assert tasks.promote.promote.fn(now, trained, found, verdict).outcome == "PASS"
+        assert [record.version for record in history(store, "tiny")] == [1, 2, 3], how
+        judged = read_judged(store, "tiny", now.key)
+        assert judged is not None and judged.outcome == "PASS" and decisions.has_scores(store, found)
+        assert list(audit(place, store, "tiny")) == []
+        shutil.rmtree(folder)
+    assert at >= 6, f"only {at - 1} changes were tried"
 
 
 class Gone:

@@ -76,6 +76,7 @@ def test_s1_s4_s11_s14_whatever_happens_to_a_model_its_ledger_in_a_bucket_is_wha
     assert BucketMachine.begun >= 4
 
 
+@pytest.mark.long
 def test_f17_of_eight_promotions_into_a_bucket_at_once_one_wins(s3: str, tmp_path: Path) -> None:
     race(tmp_path, f"s3://{s3}/race", 5)
 
