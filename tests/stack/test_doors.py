@@ -52,15 +52,23 @@ def _listen(url: str) -> None:
         door.recv(timeout=10)
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/2.0/mlflow/registered-models/search", "/api/2.0/mlflow/experiments/search?max_results=1",
-             "/ajax-api/2.0/mlflow/users/list", "/api/2.0/mlflow-artifacts/artifacts", "/version", "/", "/graphql"],
-)  # fmt: skip
-def test_f47_mlflow_asks_for_the_password(site: Site, path: str) -> None:
-    url = site.environment["MLFLOW_TRACKING_URI"] + path
-    for auth in (None, ("adaptory", "wrong")):
-        assert httpx.get(url, auth=auth).status_code in (401, 403)
-        assert httpx.post(url, auth=auth, json={}).status_code in (401, 403, 405)
+def test_f47_every_route_of_mlflow_asks_for_the_password(site: Site) -> None:
+    from mlflow.server import app
+    from mlflow.server.fastapi_app import create_fastapi_app
+
+    flask = {(verb, rule.rule) for rule in app.url_map.iter_rules() for verb in rule.methods or ()}
+    fast = {(verb, one.path) for one in create_fastapi_app().routes for verb in getattr(one, "methods", None) or ()}
+    routes = {(verb, re.sub(r"<[^>]+>|{[^}]+}", "x", path)) for verb, path in flask | fast if verb not in ("HEAD", "OPTIONS")}
+    assert len(routes) > 250
+    info = "api/3.0/mlflow/server-info"  # which kind of store it has, and what it can do
+    open_to_all, told = {"/health", "/static-files/x", f"/{info}", f"/ajax-{info}"}, set()
+    with httpx.Client(base_url=site.environment["MLFLOW_TRACKING_URI"]) as client:
+        for verb, path in sorted(routes | {("GET", "/graphql"), ("POST", "/graphql")}):
+            for auth in (None, ("adaptory", "wrong")):
+                code = client.request(verb, path, auth=auth, **({} if verb == "GET" else {"json": {}})).status_code
+                told |= {(verb, path, code)} if code not in (401, 403) else set()
+        assert {path for _, path, _ in told} <= open_to_all, told
+        assert "://" not in client.get(f"/{info}").text, "no address of a database or bucket"
 
 
 def test_the_form_offers_the_recipes_there_are_and_says_what_everything_means(site: Site) -> None:

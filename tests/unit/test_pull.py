@@ -68,7 +68,7 @@ def test_a_new_champion_is_switched_to_and_the_old_one_is_kept(store: ObjectStor
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "manifest", "remove manifest"])
-def test_bytes_that_were_not_promoted_are_refused_and_what_was_served_stays(
+def test_f27_bytes_that_were_not_promoted_are_refused_and_what_was_served_stays(
     store: ObjectStore, tmp_path: Path, harm: str
 ) -> None:
     promote(store, tmp_path, "one")
