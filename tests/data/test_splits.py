@@ -94,6 +94,7 @@ ROWS = st.lists(
 ).map(lambda made: [(name, BY_PROTECTION[int(name[2]) % 3], text, label) for name, text, label in made])
 
 
+@pytest.mark.slow
 @given(ROWS, st.randoms())
 def test_what_stays_does_not_depend_on_the_order_of_the_rows(
     made: list[tuple[str, str, str, str]], shuffle: random.Random
@@ -155,6 +156,7 @@ def test_scripts_without_spaces_are_compared_by_characters() -> None:
     assert near.share(near.words("これはとても良い映画です"), near.words("これはとても良い映画でした")) == 11 / 14
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.sampled_from("abcdefghijkl"), min_size=1, max_size=9).map(" ".join), min_size=2, max_size=25), st.data()
 )
