@@ -35,11 +35,12 @@ def audit(workspace: Workspace, store: ObjectStore, model: str) -> Iterator[str]
     with tempfile.TemporaryDirectory() as fresh:
         for record in {one.release: one for one in records}.values():
             try:
-                whole[record.candidate] = fetch_release(store, record, Path(fresh))
+                whole[record.release] = fetch_release(store, record, Path(fresh))
             except (IntegrityError, ReleaseError) as fault:
                 yield f"the release of v{record.version}: {fault}"
         yield from _verdicts(records, whole)
-        yield from _mirror(workspace, store, records, whole)
+        released = {record.candidate: whole[record.release] for record in records if record.release in whole}
+        yield from _mirror(workspace, store, records, released)
 
 
 def _promises(records: list[ledger.Record]) -> Iterator[str]:
@@ -57,7 +58,7 @@ def _verdicts(records: list[ledger.Record], whole: dict[str, Path]) -> Iterator[
     from adaptory.gate import Evidence, Verdict
 
     for record in records:
-        folder = whole.get(record.candidate)
+        folder = whole.get(record.release)
         if record.kind not in ("promote", "override", "bootstrap") or folder is None:
             continue
         try:
@@ -69,9 +70,12 @@ def _verdicts(records: list[ledger.Record], whole: dict[str, Path]) -> Iterator[
         found = (evidence.digest, verdict.digest, verdict.evidence, verdict.candidate)
         if found != (record.evidence, record.verdict, record.evidence, record.candidate):
             yield f"record {record.number}: its release holds another evidence or verdict than it names"
+        listed = manifest.Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        if manifest.candidate_of(listed) != record.candidate:
+            yield f"record {record.number}: its release holds another adapter than the one that was judged"
 
 
-def _mirror(workspace: Workspace, store: ObjectStore, records: list[ledger.Record], whole: dict[str, Path]) -> Iterator[str]:
+def _mirror(workspace: Workspace, store: ObjectStore, records: list[ledger.Record], released: dict[str, Path]) -> Iterator[str]:
     model = records[-1].model
     proposed = proposals.waiting(store, model)
     mlflow = tracking.client(workspace)
@@ -95,8 +99,8 @@ def _mirror(workspace: Workspace, store: ObjectStore, records: list[ledger.Recor
     for made, version in versions.items():
         if made is None or made not in known:
             yield f"version {version.version} in MLflow is of no candidate in the ledger"
-        elif made in whole:
-            yield from _artifacts(mlflow, version, whole[made])
+        elif made in released:
+            yield from _artifacts(mlflow, version, released[made])
 
 
 def _artifacts(mlflow: Any, version: Any, release: Path) -> Iterator[str]:

@@ -17,8 +17,6 @@ ALLOWED = frozenset({
     "trained.safetensors", "golden.json", "certificate.json",
     "model.json", "recipe.json", "evidence.json", "verdict.json", "candidate.json", "example.json", "README.md", "sbom.json",
 })  # fmt: skip
-
-
 _TRAINED = ("adapter_config.json", "adapter_model.safetensors", "trained.safetensors")  # a candidate is named by their digest
 
 

@@ -78,7 +78,7 @@ def segments_of(rows: Sequence[Example], groups: Sequence[Sequence[int]]) -> lis
     return found
 
 
-def tokens(group: Sequence[Example], root: int) -> int:
+def tokens_of(group: Sequence[Example], root: int) -> int:
     """How many tokens a group adds to a tree whose sequences all begin with the same `root` tokens."""
     parting = _parting(group, root)
     return parting - root + sum(len(row.ids) - parting for row in group)

@@ -11,7 +11,7 @@ from adaptory.training import checkpoint, curve, devices
 from adaptory.training.batches import micro_batches, packs, plan
 from adaptory.training.objectives import Objective, sequences_of
 from adaptory.training.render import Example
-from adaptory.training.tree import alike, tokens
+from adaptory.training.tree import alike, tokens_of
 
 _COPIES = 4  # keys and values of a token may be copied so often: other states of it take more room
 
@@ -45,7 +45,7 @@ class Work:
     @cached_property
     def own(self) -> list[int]:
         """Tokens that each training row adds to a batch of a tree."""
-        return [tokens(sequences_of(self.goal, [row]), self.shared) for row in self.train]
+        return [tokens_of(sequences_of(self.goal, [row]), self.shared) for row in self.train]
 
     def windows(self, epoch: int) -> list[list[int]]:
         """The rows of each step of an epoch."""

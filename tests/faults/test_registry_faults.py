@@ -13,7 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from adaptory.registry import head, history, projection, proposals, tracking
 from adaptory.registry.audit import audit
 from adaptory.registry.promotion import override, rollback
+from adaptory.release import fetch_release, manifest
+from adaptory.release.build import store_release
 from adaptory.storage import ObjectStore, open_store
+from adaptory.training.adapter import WEIGHTS
 from adaptory.workspace import Workspace
 from tests.promotions import BASE, Judged, promoted
 from tests.support import key_pair
@@ -168,6 +171,21 @@ def test_f23_the_audit_finds_a_record_whose_release_holds_another_verdict(promot
     forged = last.model_copy(update={"number": 3, "previous": last.digest, "verdict": BASE, "version": 2})
     store.create("ledger/tiny/000003.json", forged.to_bytes())
     assert "record 3: its release holds another evidence or verdict than it names" in list(audit(place, store, "tiny"))
+
+
+def test_s1_the_audit_finds_a_release_with_another_adapter_than_was_judged(
+    promoted_twice: tuple[Workspace, ObjectStore], tmp_path: Path
+) -> None:
+    """Whole, and named by a record: but its weights are not those that the evidence and the verdict are of."""
+    place, store = promoted_twice
+    last = history(store, "tiny")[-1]
+    folder = shutil.copytree(fetch_release(store, last, place.cache), tmp_path / "forged")
+    (folder / WEIGHTS).write_bytes(b"others")
+    (folder / "manifest.json").write_text(manifest.of_folder("tiny", folder).model_dump_json(indent=1) + "\n")
+    forged = {"number": 3, "previous": last.digest, "release": store_release(store, "tiny", folder)}
+    store.create("ledger/tiny/000003.json", last.model_copy(update=forged).to_bytes())
+    told = [one for one in audit(place, store, "tiny") if "another adapter" in one]
+    assert told == ["record 3: its release holds another adapter than the one that was judged"]
 
 
 def test_the_audit_tells_of_an_override_that_ended(promoted_twice: tuple[Workspace, ObjectStore]) -> None:
