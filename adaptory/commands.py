@@ -99,14 +99,17 @@ def serve(words: argparse.Namespace) -> int:
 
 
 def history(words: argparse.Namespace) -> int:
-    from adaptory import registry, workspace
+    from adaptory import workspace
+    from adaptory.registry import ledger
     from adaptory.storage.objects import open_store
 
-    records = registry.history(open_store(workspace.find().store), words.recipe)
+    records = ledger.history(open_store(workspace.find().store), words.recipe)
     if not records:
         print(f"{words.recipe}: nothing was promoted yet")
     for record in records:
         print(f"{record.number:>4}  {record.time}  {record.kind} v{record.version}  by {record.approved_by}: {record.reason}")
+    if records and (notice := ledger.by_hand(records)):
+        print(notice)
     return 0
 
 
@@ -157,7 +160,7 @@ def why(words: argparse.Namespace) -> int:
     from adaptory.storage import open_store
 
     place, sound = workspace.find(), True
-    for step in why(open_store(place.store), words.what, place.cache):
+    for step in why(place, open_store(place.store), words.what):
         mark = {True: "✓", False: "✗", None: " "}[step.verified]
         print(f"{mark} {step.what:<12} {step.told}")
         sound = sound and step.verified is not False

@@ -39,6 +39,10 @@ class TrainingError(StageError):
     """A training cannot go on with these settings: its numbers are not finite, or its memory does not suffice."""
 
 
+class DiedError(StageError):
+    """The process of a stage was killed, or hung and was killed: the same command may do."""
+
+
 class PlanError(UserError):
     """A training would not keep its deadline or its memory."""
 

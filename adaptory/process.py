@@ -6,7 +6,6 @@ evaluation print one JSON event per line, for every kind of progress display.
 """
 
 import json
-import math
 import os
 import socket
 import subprocess
@@ -15,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from adaptory import errors
 from adaptory.workspace import Workspace
 
 _FILE = "ADAPTORY_ERROR_FILE"
+_LOADING, _STEPPING = 600.0, 120.0  # seconds of silence after which a training hangs
 _GRACE = 30.0  # seconds a stage may take to end when it is told to: a step, and a checkpoint
 
 
@@ -74,8 +74,9 @@ def run_stage(
 ) -> None:  # fmt: skip
     """Runs `adaptory stage <stage> <recipe> <words>` and hands over its events; its processes never outlive this call.
 
-    Raises the stage's own error, or StageError with the end of what it printed. A training that says nothing for
-    ADAPTORY_SILENCE seconds (default 600) hangs: it is killed, and told so. Other stages may think for longer.
+    Raises the stage's own error, StageError with the end of what it printed, or DiedError when a signal ended it. A training
+    that says nothing hangs: it is killed, and told so, after ADAPTORY_SILENCE seconds (default 600, for a base that loads; 120
+    between its steps, where it beats every few seconds). Other stages may think for longer.
     """
     environment = workspace.environment() | (slot or {})
     command = [sys.executable, "-m", "adaptory.cli", "stage", stage, recipe, *words]
@@ -87,25 +88,35 @@ def run_stage(
             subprocess.Popen(command, cwd=workspace.root, env=rank, stdout=out, stderr=complaints, text=True)
             for rank, out in zip(ranks, outputs, strict=True)
         ]
-        watch = _Watch(several, float(environment.get("ADAPTORY_SILENCE", "600")) if stage == "train" else math.inf)
+        watch = _Watch(several, environment.get("ADAPTORY_SILENCE") if stage in ("train", "choose") else "inf")
         try:
             assert several[0].stdout is not None
             for line in several[0].stdout:
-                watch.heard()
-                if line.startswith("{"):
-                    on_event(json.loads(line))
+                event = _event(line)
+                watch.heard(event)
+                if event:
+                    on_event(event)
             code = several[0].wait()
         finally:
             watch.stop()
             _end(several)
         if watch.hung:
             silent = f"stage {stage} of {recipe!r} said nothing for {watch.limit:g} s"
-            raise errors.StageError(f"{silent} and was killed; run it again")
+            raise errors.DiedError(f"{silent} and was killed; run it again")
         if code != 0:
             raise_what_it_said(told)
             complaints.seek(0)
             last = "".join(complaints.readlines()[-5:]).strip()
-            raise errors.StageError(f"stage {stage} of {recipe!r} ended with code {code}: {last or 'it said nothing'}")
+            kind = errors.DiedError if code < 0 else errors.StageError  # of a signal: the kernel out of memory, a person
+            raise kind(f"stage {stage} of {recipe!r} ended with code {code}: {last or 'it said nothing'}")
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """The event of a line; None for what a library prints."""
+    with suppress(ValueError):
+        if isinstance(event := json.loads(line), dict) and "event" in event:
+            return event
+    return None
 
 
 def device_count() -> int:
@@ -145,15 +156,18 @@ def _ranks(environment: dict[str, str], processes: int) -> list[dict[str, str]]:
 class _Watch(threading.Thread):
     """Kills processes that are silent for too long, and all of them when one of them fails."""
 
-    def __init__(self, several: "list[subprocess.Popen[str]]", limit: float) -> None:
+    def __init__(self, several: "list[subprocess.Popen[str]]", limit: str | None) -> None:
         super().__init__(daemon=True)
-        self.several, self.limit, self.hung = several, limit, False
+        self._limits = (float(limit), float(limit)) if limit else (_LOADING, _STEPPING)
+        self.several, self.limit, self.hung = several, self._limits[0], False
         self._done = threading.Event()
         self._last = time.monotonic()
         self.start()
 
-    def heard(self) -> None:
+    def heard(self, event: dict[str, Any] | None) -> None:
         self._last = time.monotonic()
+        if event and event["event"] in ("stage", "patience", "step"):
+            self.limit = self._limits[event["event"] == "step"]
 
     def stop(self) -> None:
         self._done.set()

@@ -7,15 +7,16 @@ from typing import Any
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 
-from adaptory.errors import ServerError, UserError
+from adaptory.errors import DiedError, Preempted, ServerError, UserError
 from adaptory.process import slots
 
 
 def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
-    """A server may come back; what nobody foresaw may be chance, once; a fault that a person must mend does not go away."""
+    """A server may come back, and who was killed or told to stop can go on; what nobody foresaw may be chance, once; a fault that
+    a person must mend does not go away."""
     try:
         state.result()
-    except ServerError:
+    except (ServerError, DiedError, Preempted):
         return True
     except UserError:
         return False

@@ -1,6 +1,7 @@
 """Fine-tune: the candidate, trained in a process of its own while this one reports; and again with other seeds."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -27,13 +28,14 @@ def fine_tune(run: Run) -> Candidate:
     """Returns the trained candidate; its curve is in MLflow. One that was trained before is not trained again."""
     if found := read(run.candidate_folder):
         return found
-    artifact = create_progress_artifact(0.0, key=key(run.recipe.name, "training"), description="Training steps done.")
+    named = {"key": key(run.recipe.name, "training"), "description": "Training steps done."}
+    artifact = cache(lambda: create_progress_artifact(0.0, **named))
     mlflow_run = cache(lambda: tracking.open_run(run, runtime.flow_run.id))
 
     def tell(events: list[dict[str, Any]]) -> None:
         tracking.log_curve(run.workspace, mlflow_run(), events)
         if steps := [event for event in events if event["event"] == "step"]:
-            update_progress_artifact(artifact, 100 * steps[-1]["step"] / steps[-1]["steps"])  # type: ignore[arg-type]
+            update_progress_artifact(artifact(), 100 * steps[-1]["step"] / steps[-1]["steps"])  # type: ignore[arg-type]
 
     try:
         # One process per GPU here; ADAPTORY_PROCESSES says otherwise.
@@ -42,7 +44,8 @@ def fine_tune(run: Run) -> Candidate:
         if run.recipe.chooses and (other := disqualify(run, str(fault))):
             raise type(fault)(f"the chosen settings failed: {fault}. Run the command again: it goes on with {other}") from None
         raise
-    update_progress_artifact(artifact, 100.0)  # type: ignore[arg-type]
+    with suppress(Exception):  # a page that could not be brought up to date undoes no training
+        update_progress_artifact(artifact(), 100.0)  # type: ignore[arg-type]
     return finished(run)
 
 
@@ -67,7 +70,8 @@ def followed(run: Run, tell: Callable[[list[dict[str, Any]]], None], **how: Any)
     display, aside = progress.for_terminal(), Aside(tell, _EVERY)
 
     def follow(event: dict[str, Any]) -> None:
-        display(event)
+        with suppress(OSError):  # a terminal that went away, a log on a full disk
+            display(event)
         aside.add(event)
 
     try:

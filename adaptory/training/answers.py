@@ -147,7 +147,10 @@ def scoring(
     batches = sorted_batches([row.length * goal.sequences for row in rows], tokens or _TOKENS.get(device.type, _MANY))
     with torch.inference_mode(), devices.computing(device, goal.settings.precision):
         for places in devices.share(batches) if shared else batches:
-            preemption.check()
+            if devices.world() == 1:
+                preemption.check()
+            else:  # all of them gather what they find: none may leave the others waiting
+                preemption.beat()
             some = [rows[place] for place in places]
             yield places, some
 

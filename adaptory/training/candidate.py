@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,7 @@ class Candidate(Frozen):
     processes: int = 1  # that trained together
     predicted_seconds: float = 0.0  # of the steps and validations, by the plan
     fit_seconds: float = 0.0  # and what they took
+    predicted_memory: float = 0.0  # GB, by the plan
     peak_memory: float  # GB
 
 
@@ -75,15 +75,16 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
     if found := read(run.candidate_folder):
         return found
     from adaptory.training import adapter, certificate, checkpoint, curve, devices, fit, fused, methods, network, planner, xray
+    from adaptory.training.preemption import patience
     from adaptory.training.setup import setup
 
-    began = time.monotonic()
     with devices.joined():
         tell = emit if not devices.rank() else lambda event: None
         work, facts = setup(run, tell, every)
         forecast = planner.forecast(work)
         tell({"event": "plan", **forecast.model_dump(), "said": forecast.sentence()})
         state = fit.fit(work)
+        patience()
         if work.trunk:
             work.trunk.detach()
         fused.detach(work.model)
@@ -118,7 +119,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
             spread=work.goal.spread,
             planned_steps=work.planned_steps,
             done_steps=state.step,
-            stopped_early=state.epoch < settings.epochs,
+            stopped_early=state.gave_up(settings.patience) and state.step < work.planned_steps,
             halved=state.halved,
             trainable_parameters=trainable,
             total_parameters=total,
@@ -126,12 +127,13 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
             first_digest=facts.first_digest,
             rows_left_out=facts.left_out,
             tokens=state.tokens,
-            flops=forecast.flops,
-            seconds=round(time.monotonic() - began, 1),
+            flops=forecast.flops * state.step / work.planned_steps,
+            seconds=round(state.wall(work.began), 1),
             device=str(network.device()),
             processes=devices.world(),
             predicted_seconds=round(forecast.seconds, 1),
             fit_seconds=round(state.seconds + state.validating, 1),
+            predicted_memory=round(forecast.memory, 3),
             peak_memory=round(devices.peak_memory(network.device()), 3),
         )
         (fresh / CARD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")

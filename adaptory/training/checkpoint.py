@@ -4,6 +4,7 @@ A checkpoint is a folder `step-<n>` with the tensors and, written last, `state.j
 matching digest is no checkpoint; the one before it is used.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -82,6 +83,15 @@ def newest(folder: Path, key: str) -> Checkpoint | None:
         except (OSError, ValueError, KeyError) as fault:
             print(f"checkpoint {place.name} is damaged and passed over: {fault}", file=sys.stderr)
     return None
+
+
+def exists(folder: Path, key: str) -> bool:
+    """Whether a training with this key has a checkpoint here, whole or not."""
+    for _, place in _found(folder):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if json.loads((place / STATE).read_bytes())["key"] == key:
+                return True
+    return False
 
 
 def forget(folder: Path) -> None:

@@ -10,10 +10,11 @@ Event = dict[str, Any]
 
 
 def note(folder: Path, event: Event) -> None:
-    """Keeps the event."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / CURVE).open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(event) + "\n")
+    """Keeps the event; where the disk has no room for it, the curve has a gap, and the training goes on."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / CURVE).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(event) + "\n")
 
 
 def told(folder: Path, until: int | None = None) -> list[Event]:
@@ -25,7 +26,6 @@ def told(folder: Path, until: int | None = None) -> list[Event]:
         with suppress(json.JSONDecodeError):  # a line that was cut off when the process died
             found.append(json.loads(line))
     return [line for line in found if until is None or line["step"] <= until]
-
 
 
 def write(folder: Path, events: list[Event]) -> None:

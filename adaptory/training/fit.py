@@ -11,6 +11,8 @@ from adaptory.training.schedules import rate
 from adaptory.training.validate import SCORES, validate
 from adaptory.training.work import State, Work, begin, save
 
+_NO_MEMORY = ("not enough memory", "can't allocate memory")  # torch's words for the host's, by platform
+
 
 def fit(work: Work, until: int | None = None) -> State:
     """Trains the model's trainable weights and leaves it with those of the best epoch.
@@ -23,19 +25,23 @@ def fit(work: Work, until: int | None = None) -> State:
     with preemption.patiently():
         state = begin(work)
         saved = time.monotonic()
-        while state.epoch < settings.epochs and not (settings.patience and state.since_best >= settings.patience):
+        while state.epoch < settings.epochs and not state.gave_up(settings.patience):
             work.model.train()
             for window in work.windows(state.epoch)[state.step - state.epoch * work.steps_per_epoch :]:
                 if until is not None and state.step >= until:
                     save(work, state)
                     return state
-                told = _step(work, state, window)
-                if told or time.monotonic() - saved > work.every:
+                told, due = _step(work, state, window, due=time.monotonic() - saved > work.every)
+                if told or due:
                     save(work, state)
                     saved = time.monotonic()
                 if told:
                     raise Preempted(preemption.TOLD)
-            _end_of_epoch(work, state)
+            try:
+                _end_of_epoch(work, state)
+            except Preempted:  # the epoch's steps are done; its validation is made again
+                save(work, state)
+                raise
             save(work, state)
             saved = time.monotonic()
     import torch
@@ -47,8 +53,8 @@ def fit(work: Work, until: int | None = None) -> State:
     return state
 
 
-def _step(work: Work, state: State, window: Sequence[int]) -> bool:
-    """One optimizer step; whether a SIGTERM waits (the same answer in every process)."""
+def _step(work: Work, state: State, window: Sequence[int], *, due: bool) -> tuple[bool, bool]:
+    """One optimizer step; whether a SIGTERM waits, and whether a checkpoint is due: the same answers in every process."""
     import torch
 
     began, settings, steps = time.monotonic(), work.goal.settings, work.planned_steps
@@ -57,10 +63,10 @@ def _step(work: Work, state: State, window: Sequence[int]) -> bool:
         group["lr"] = settings.learning_rate * rate(state.step, steps, warmup, settings.schedule)
     # What is random in a step is a function of the step, so that nothing of it must be kept.
     torch.manual_seed(settings.seed * 1_000_003 + state.step * 1009 + devices.rank())
-    loss, told, starved = _gradient(work, state, window)
+    loss, told, starved, due = _gradient(work, state, window, due=due)
     while starved:
         _halve(work, state)
-        loss, told, starved = _gradient(work, state, window)
+        loss, told, starved, due = _gradient(work, state, window, due=due)
     weights = list(state.weights.values())
     norm = torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm).item()
     if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -81,13 +87,14 @@ def _step(work: Work, state: State, window: Sequence[int]) -> bool:
             "rows_per_second": state.step * settings.batch_rows / state.seconds,
             "tokens_per_second": state.tokens / state.seconds, "seconds_per_step": state.seconds / state.step,
         })  # fmt: skip
-    return told
+    return told, due
 
 
-def _gradient(work: Work, state: State, window: Sequence[int]) -> tuple[float, bool, bool]:
+def _gradient(work: Work, state: State, window: Sequence[int], *, due: bool) -> tuple[float, bool, bool, bool]:
     """The gradient of the window's summed loss by its weight, however it is cut and shared.
 
-    Returns the loss, and whether a SIGTERM came or memory ran out in any process: all of them must do the same next.
+    Returns the loss, whether a SIGTERM came or memory ran out in any process, and whether a checkpoint is due by the clock of
+    the first: all of them must do the same next.
     """
     import torch
 
@@ -101,9 +108,9 @@ def _gradient(work: Work, state: State, window: Sequence[int]) -> tuple[float, b
                 raise
             starved = True
             break
-    told = [total, float(preemption.asked()), float(starved)]
-    total, stop, short = devices.add_up(list(state.weights.values()), told)
-    return total, stop > 0, short > 0
+    told = [total, float(preemption.asked()), float(starved), float(due and not devices.rank())]
+    total, stop, short, late = devices.add_up(list(state.weights.values()), told)
+    return total, stop > 0, short > 0, late > 0
 
 
 def _backward(work: Work, state: State, rows: Sequence[int], weight: float) -> float:
@@ -125,7 +132,7 @@ def _end_of_epoch(work: Work, state: State) -> None:
     state.since_best += 1
     if not state.best or scores["score"] > state.best["score"]:
         state.best, state.since_best = scores, 0
-        state.best_weights = {name: weight.detach().clone() for name, weight in state.weights.items()}
+        state.best_weights = {name: weight.detach().to("cpu", copy=True) for name, weight in state.weights.items()}
     if not devices.rank():
         measured = SCORES[work.goal.name]
         work.tell({"event": "epoch", "epoch": state.epoch, "step": state.step, "measured": measured, **scores})
@@ -135,7 +142,7 @@ def is_memory(fault: Exception) -> bool:
     """Whether this is memory that ran out, of a GPU or of the host."""
     import torch
 
-    return isinstance(fault, torch.OutOfMemoryError) or "not enough memory" in str(fault)
+    return isinstance(fault, torch.OutOfMemoryError) or any(words in str(fault) for words in _NO_MEMORY)
 
 
 def _halve(work: Work, state: State) -> None:

@@ -23,6 +23,11 @@ _OWN: dict[str, dict[str, Any]] = {
     "pissa": {"init_lora_weights": "pissa"},
 }
 _PROMPT_TOKENS = 16
+# peft's keys that are settings of our own: a card that names one value and an adapter with another would disagree.
+_SETTINGS = {
+    "r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "use_rslora": "method", "use_dora": "method",
+    "init_lora_weights": "method", "task_type": "method",
+}  # fmt: skip
 
 
 def check_device(settings: Training) -> None:
@@ -118,6 +123,8 @@ def _checked(config: Any, keys: dict[str, Any], settings: Training) -> Any:
     """peft's configuration with the recipe's further keys. Raises RecipeError for an unknown or refused one."""
     known = set(config.__dataclass_fields__)
     for key in settings.peft:
+        if key in _SETTINGS and key in keys:
+            raise RecipeError(f"training.peft: {key!r} is said by training.{_SETTINGS[key]}; say it there")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"see peft.{config.__name__}"

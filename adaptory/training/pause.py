@@ -38,7 +38,7 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
     """
     if found := read(run, share):
         return found
-    from adaptory.training import adapter, devices, fit, methods, planner
+    from adaptory.training import adapter, checkpoint, devices, fit, methods, planner
     from adaptory.training.setup import setup
     from adaptory.training.validate import SCORES, validate
 
@@ -57,18 +57,20 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
             return found
         measured, trainable = SCORES[work.goal.name], methods.count(work.model)[0]
         steps = max(1, round(share * work.planned_steps))
+        cost = planner.flops(work, planner.tokens_of_epoch(work)) / work.steps_per_epoch  # of a step
         facts: dict[str, Any] = {"planned_steps": work.planned_steps, "measured": measured, "trainable": trainable}
         try:
+            if not checkpoint.exists(work.folder, work.key):
+                planner.forecast(work)  # the longest batch first: what does not fit, or not in time, is told before it costs
             state = fit.fit(work, steps)
         except (TrainingError, PlanError) as fault:
             made = Pause(step=0, score=None, failed=str(fault), seconds=0.0, flops=0.0, **facts)
         else:
             scores = validate(work.goal, work.model, work.validation, work.validation_reference, work.trunk)
             done = state.step / work.steps_per_epoch
-            cost = planner.flops(work, sum(work.lengths)) * done
             score = scores["score"] if math.isfinite(scores["score"]) else None
             reason = None if score is not None else "the loss on the validation rows is not finite"
-            made = Pause(step=state.step, score=score, failed=reason, seconds=state.seconds, flops=cost, **facts)
+            made = Pause(step=state.step, score=score, failed=reason, seconds=state.seconds, flops=cost * state.step, **facts)
             told = {name: value for name, value in scores.items() if name != "score"}
             tell({"event": "epoch", "epoch": round(done, 2), "step": state.step, "measured": measured, **told})
         if not devices.rank():

@@ -8,7 +8,7 @@ from typing import Any
 
 from adaptory.errors import PlanError
 from adaptory.frozen import Frozen
-from adaptory.training import devices
+from adaptory.training import checkpoint, devices
 from adaptory.training.batches import sorted_batches
 from adaptory.training.fit import is_memory
 from adaptory.training.forward import finished_for_one_token
@@ -27,7 +27,7 @@ class Forecast(Frozen):
     steps: int
     seconds: float
     seconds_per_epoch: float
-    memory: float  # GB, measured on the longest batch
+    memory: float  # GB: measured on the longest batch, with what the optimizer and the best epoch's weights will take
     padding: float  # share of the computed tokens that is padding
     flops: float  # floating-point operations of the whole training
     first_rate: float
@@ -43,26 +43,20 @@ class Forecast(Frozen):
 def forecast(work: Work) -> Forecast:
     """Computes the longest batch and a few others, and predicts. Leaves the weights as they were.
 
-    Raises PlanError for a plan that is predicted to exceed training.deadline or training.memory.
+    Raises PlanError for a plan that is predicted to exceed training.deadline or training.memory. A training that goes on from a
+    checkpoint was let pass when it began; it is not stopped by a prediction any more.
     """
-    import torch
-
     settings = work.goal.settings
     micro = [rows for w in work.windows(0) for rows in work.cut(w, work.room(w, work.micro_tokens))]
     tokens = [_computed(work, rows) for rows in micro]
     ordered = sorted(range(len(micro)), key=lambda place: tokens[place])
     longest = ordered[-1]
     work.model.train()
-    try:
-        _compute(work, micro[longest])
-    except (torch.OutOfMemoryError, RuntimeError) as fault:
-        if not is_memory(fault):
-            raise
-        raise PlanError(
-            f"the longest batch ({tokens[longest]:,} tokens) does not fit into memory; "
-            f"training.micro_tokens: {max(tokens[longest] // 2, 1)} would halve it"
-        ) from None
+    before = devices.peak_memory(work.device)
+    if not _fits(work, micro[longest]):
+        raise PlanError(f"the longest batch ({tokens[longest]:,} tokens) does not fit into memory; {_smaller(work)}")
     memory = devices.peak_memory(work.device)
+    batch, later = memory - before, _kept_later(work)
     # One batch out of the middle of each of several classes of size: their mean is that of all batches.
     count = min(_TIMED, len(micro))
     timed = [ordered[int((place + 0.5) * len(micro) / count)] for place in range(count)]
@@ -74,12 +68,53 @@ def forecast(work: Work) -> Forecast:
     warmup = min(int(settings.warmup * steps), steps - 1)
     rates = [settings.learning_rate * rate(step, steps, warmup, settings.schedule) for step in (0, warmup, steps - 1)]
     made = Forecast(
-        steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=memory,
+        steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=memory + later,
         padding=max(0.0, 1 - sum(work.lengths) / sum(tokens)), flops=flops(work, sum(tokens)) * settings.epochs,
         first_rate=rates[0], peak_rate=rates[1], last_rate=rates[2],
     )  # fmt: skip
-    _check(work, made)
+    if not checkpoint.exists(work.folder, work.key):
+        _check(work, made, batch)
     return made
+
+
+def _fits(work: Work, rows: list[int]) -> bool:
+    """Whether forward and backward of a batch find room."""
+    import torch
+
+    try:
+        _compute(work, rows)
+    except (torch.OutOfMemoryError, RuntimeError) as fault:
+        if not is_memory(fault):
+            raise
+        return False
+    finally:
+        for weight in work.model.parameters():
+            weight.grad = None
+    return True
+
+
+def _smaller(work: Work) -> str:
+    """The largest batch, halved again and again, that was tried and found room."""
+    windows, size = work.windows(0), work.micro_tokens // 2
+    while size >= 1:
+        largest = max((rows for window in windows for rows in work.cut(window, size)), key=lambda rows: _computed(work, rows))
+        if _fits(work, largest):
+            return f"with training.micro_tokens: {size} it does"
+        if len(largest) == 1:
+            break
+        size //= 2
+    return "nor does its longest row alone; lower training.max_tokens or top_layers, or take a smaller base"
+
+
+def _kept_later(work: Work) -> float:
+    """GB on the device that come with the first step: AdamW's two moments; on a CPU also the best epoch's weights."""
+    trained: int = sum(one.numel() * one.element_size() for one in work.model.parameters() if one.requires_grad)
+    return trained * (3 if work.device.type == "cpu" else 2) / 1e9
+
+
+def tokens_of_epoch(work: Work) -> int:
+    """Tokens that an epoch computes, padding included and what is shared once."""
+    return sum(_computed(work, rows) for w in work.windows(0) for rows in work.cut(w, work.room(w, work.micro_tokens)))
 
 
 def flops(work: Work, tokens: int) -> float:
@@ -151,13 +186,16 @@ def _forward(work: Work, rows: list[int]) -> float:
     return time.monotonic() - began
 
 
-def _check(work: Work, made: Forecast) -> None:
+def _check(work: Work, made: Forecast, batch: float) -> None:
     settings = work.goal.settings
     if settings.memory and made.memory > settings.memory:
-        raise PlanError(
-            f"the longest batch takes {made.memory:.2f} GB, more than training.memory ({settings.memory:g}); "
-            f"training.micro_tokens: {max(work.micro_tokens // 2, 1)} halves what grows with it"
-        )
+        told = f"the training takes {made.memory:.2f} GB, more than training.memory ({settings.memory:g})"
+        # What a batch takes grows with its tokens; the rest does not.
+        left = batch - (made.memory - settings.memory)
+        size = int(work.micro_tokens * left / batch) if batch > 0 else 0
+        if size >= max(work.lengths):
+            raise PlanError(f"{told}; with training.micro_tokens: {size} it would take {settings.memory:g}")
+        raise PlanError(f"{told}; {made.memory - batch:.2f} GB of it do not depend on the batch: lower max_tokens or top_layers")
     limit = (settings.deadline or float("inf")) * 60
     if made.seconds <= limit:
         return

@@ -48,6 +48,12 @@ def beat() -> None:
         print(json.dumps({"event": "beat"}), flush=True)
 
 
+def patience() -> None:
+    """Tells the parent that what comes next, a large file or another model, may take its time in silence."""
+    if _listening:
+        print(json.dumps({"event": "patience"}), flush=True)
+
+
 def check() -> None:
     """Raises Preempted if a SIGTERM came; called in every loop that lasts."""
     beat()

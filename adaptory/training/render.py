@@ -17,6 +17,7 @@ from adaptory.recipe import Recipe, Task
 from adaptory.recipe.training import Training
 from adaptory.training import preemption
 
+_BLOCK = 4096  # rows that are tokenised in one call, between which a stage shows that it lives and can be stopped
 # For a base without a chat template: the texts one after the other, a line each.
 BARE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
@@ -172,8 +173,8 @@ def examples(made: Renderer, recipe: Recipe, table: Any) -> tuple[list[Example],
     """
     found: list[Example] = []
     left: list[Left] = []
-    for one in _rendered(made, recipe, table):
-        preemption.beat()
+    for one in (one for block in table.iter_slices(_BLOCK) for one in _rendered(made, recipe, block)):
+        preemption.check()
         found.append(one) if isinstance(one, Example) else left.append(one)
     if left and len(left) > recipe.data.max_quarantine * table.height:
         named = "; ".join(f"{one.where}: {one.reason}" for one in left[:5])

@@ -1,5 +1,6 @@
 """Setting a training up: rows rendered, base loaded, adapter placed, trunk and references computed."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class Facts:
 
 def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tuple[Work, Facts]:
     """Everything a training is made of, and the facts its card will need."""
-    workspace, recipe, settings = run.workspace, run.recipe, run.settings
+    workspace, recipe, settings, began = run.workspace, run.recipe, run.settings, time.monotonic()
     base = workspace.data(recipe.name) / "base"
     adapter.check_base(base, run.dataset.base)
     emit({"event": "stage", "what": "reading the rows"})
@@ -53,7 +54,7 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
         emit({"event": "stage", "what": "scoring both answers under the start"})
         references = [list(zip(*answers.pairs(model, goal, rows, trunk), strict=True)) for rows in (train, validation)]
     work = Work(
-        model, goal, train, validation, run.training_key, folder, emit, references[0], references[1], trunk, every
+        model, goal, train, validation, run.training_key, folder, emit, references[0], references[1], trunk, every, began
     )
     emit({"event": "stage", "what": f"training on {len(train):,} rows, {work.planned_steps:,} steps"})
     page = xray.text(made, goal, train, left)

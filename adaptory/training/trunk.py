@@ -4,25 +4,32 @@ What they give for a text depends on nothing that trains, so it is computed the 
 and read from there over epochs, seeds, candidates and the next month's retrain, which computes new texts only. Then the
 blocks above see exactly what they would have seen.
 
-A store is a folder per (base, rendering, cut). Each extension adds one file of float32 states and one index of texts.
+A store is a folder per (base, rendering, cut). Each extension adds files of float32 states, each named by its digest and with
+an index of its texts: what was computed before a stop or a full disk is not computed again.
 """
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adaptory import fingerprint
+from adaptory.errors import StageError
 from adaptory.training import devices, preemption
 from adaptory.training.batches import sorted_batches
 from adaptory.training.forward import collate, inputs
 from adaptory.training.network import _BLOCK, unwrapped
 from adaptory.training.render import Example
 from adaptory.training.tree import Tree
+
+_FILE = 256 << 20  # bytes of states in a file: so much is lost at most when the work is stopped
 
 
 class Trunk:
@@ -50,16 +57,23 @@ class Trunk:
 
     def _extend(self, sequences: Sequence[Example], pad: int) -> int:
         new = {_name(one): one for one in sequences if _name(one) not in self.places}
-        if not new:
-            return 0
+        for left in self.folder.glob(".*.f32"):  # of a process that was killed: the lock is ours
+            left.unlink()
         names = sorted(new)
+        before = np.cumsum([0, *(len(new[name].ids) for name in names)])[:-1]  # tokens
+        room = max(1, _FILE // (4 * unwrapped(self.model).config.hidden_size))
+        for _, some in groupby(zip(names, before, strict=True), key=lambda one: one[1] // room):
+            self._keep([name for name, _ in some], new, pad)
+        return len(names)
+
+    def _keep(self, names: list[str], new: dict[str, Example], pad: int) -> None:
+        """Computes these sequences into a file of their own."""
         lengths = [len(new[name].ids) for name in names]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         width = unwrapped(self.model).config.hidden_size
-        for left in self.folder.glob(".*.f32"):  # of a process that was killed: the lock is ours
-            left.unlink()
         part = self.folder / f".{os.getpid()}.f32"
-        kept = np.memmap(part, dtype=np.float32, mode="w+", shape=(int(starts[-1]), width))
+        _reserve(part, int(starts[-1]) * width * 4)
+        kept = np.memmap(part, dtype=np.float32, mode="r+", shape=(int(starts[-1]), width))
         for batch in sorted_batches(lengths, devices.tokens_at_once(next(self.model.parameters()).device)):
             preemption.check()
             states = self._compute([new[names[place]] for place in batch], pad)
@@ -73,7 +87,6 @@ class Trunk:
         scratch.write_text(json.dumps(index), encoding="utf-8")
         scratch.replace(self.folder / f"{digest}.json")
         self._open(self.folder / f"{digest}.json")
-        return len(names)
 
     def attach(self) -> None:
         """From now on the lowest blocks compute nothing: call `show` before each forward pass."""
@@ -132,9 +145,30 @@ class Trunk:
         return caught[0].float().cpu().numpy()
 
     def _open(self, index: Path) -> None:
+        file = index.with_suffix(".f32")
+        if not file.is_file() or fingerprint.hex_of(fingerprint.of_file(file)) != index.stem:
+            for damaged in (index, file):  # its texts are computed again
+                damaged.unlink(missing_ok=True)
+            return
         found = json.loads(index.read_bytes())
         states = np.memmap(index.with_suffix(".f32"), dtype=np.float32, mode="r").reshape(-1, found["width"])
         self.places |= {name: (states, start, length) for name, (start, length) in found["rows"].items()}
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Makes a file of this size whose room is really there: a full disk would end a write into mapped memory by SIGBUS."""
+    with path.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as fault:
+            path.unlink()
+            if fault.errno != errno.ENOSPC:
+                raise
+            free = shutil.disk_usage(path.parent).free
+            raise StageError(
+                f"no room for what the frozen blocks give in {path.parent}: it needs {size:,} bytes and {free:,} are free. "
+                "Free some room (older folders beside it can go) and run the same command to go on, or set cache_trunk: false"
+            ) from None
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """What a training is made of, where it stands, and how it goes on from a checkpoint."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adaptory.training import checkpoint, curve, devices
+from adaptory.training import checkpoint, curve, devices, preemption
 from adaptory.training.batches import micro_batches, packs, plan
 from adaptory.training.objectives import Objective, sequences_of
 from adaptory.training.render import Example
@@ -31,6 +32,7 @@ class Work:
     validation_reference: Sequence[tuple[float, float]] = ()
     trunk: Any = None
     every: float = 30.0  # seconds between checkpoints
+    began: float = field(default_factory=time.monotonic)  # by the clock of this process
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -106,6 +108,15 @@ class State:
     best_weights: dict[str, Any] = field(default_factory=dict)
     since_best: int = 0  # epochs
     halved: bool = False
+    before: float = 0.0  # seconds that earlier attempts took, from their beginning to the checkpoint
+
+    def gave_up(self, patience: int | None) -> bool:
+        """Whether so many epochs brought nothing better."""
+        return patience is not None and self.since_best >= patience
+
+    def wall(self, began: float) -> float:
+        """Seconds that the training took so far, all attempts together."""
+        return self.before + time.monotonic() - began
 
 
 def begin(work: Work) -> State:
@@ -114,12 +125,7 @@ def begin(work: Work) -> State:
 
     settings, named = work.goal.settings, work.model.named_parameters()
     weights = {name: weight for name, weight in named if weight.requires_grad}
-    decayed = [weight for weight in weights.values() if weight.ndim > 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": [weight for weight in weights.values() if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(decay_groups(weights, settings.weight_decay), lr=settings.learning_rate, fused=True)
     state = State(optimizer, weights, work.micro_tokens)
     if found := checkpoint.newest(work.folder, work.key):
         _restore(work, state, found)
@@ -130,15 +136,28 @@ def begin(work: Work) -> State:
     return state
 
 
+def decay_groups(weights: dict[str, Any], decay: float) -> list[dict[str, Any]]:
+    """The optimizer's groups: matrices are drawn towards 0; biases, norms and IA3's scales, whose neutral value is 1, are not."""
+    drawn = {name for name, weight in weights.items() if weight.ndim > 1 and "ia3_" not in name}
+    groups = [
+        {"params": [weight for name, weight in weights.items() if name in drawn], "weight_decay": decay},
+        {"params": [weight for name, weight in weights.items() if name not in drawn], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
 def save(work: Work, state: State) -> None:
     """Keeps a checkpoint of this state."""
+    preemption.patience()
     if not devices.rank():
-        tensors = {f"weight.{name}": weight.detach().contiguous() for name, weight in state.weights.items()}
+        # Copied to the host one by one: a GPU that trains at its limit has no room for a second set.
+        tensors = {f"weight.{name}": weight.detach().cpu().contiguous() for name, weight in state.weights.items()}
         for name, weight in state.weights.items():
             for part, value in state.optimizer.state[weight].items():
-                tensors[f"optimizer.{part}.{name}"] = value.detach().clone()
+                tensors[f"optimizer.{part}.{name}"] = value.detach().cpu().contiguous()
         tensors |= {f"best.{name}": weight for name, weight in state.best_weights.items()}
         facts = {
+            "before": state.wall(work.began),
             "epoch": state.epoch, "tokens": state.tokens, "seconds": state.seconds, "validating": state.validating,
             "best": state.best, "since_best": state.since_best, "micro_tokens": state.micro_tokens, "halved": state.halved,
         }  # fmt: skip
@@ -152,7 +171,7 @@ def _restore(work: Work, state: State, found: checkpoint.Checkpoint) -> None:
     facts, tensors = found.facts, found.tensors
     state.step = facts["step"]
     state.epoch, state.tokens, state.seconds = facts["epoch"], facts["tokens"], facts["seconds"]
-    state.validating = facts["validating"]
+    state.validating, state.before = facts["validating"], facts.get("before", 0.0)
     state.best, state.since_best = facts["best"], facts["since_best"]
     state.micro_tokens, state.halved = facts["micro_tokens"], facts["halved"]
     with torch.no_grad():
@@ -161,7 +180,7 @@ def _restore(work: Work, state: State, found: checkpoint.Checkpoint) -> None:
             parts = [key.split(".")[1] for key in tensors if key.startswith("optimizer.") and key.split(".", 2)[2] == name]
             state.optimizer.state[weight] = {p: tensors[f"optimizer.{p}.{name}"].to(weight.device) for p in parts}
     best = {name: f"best.{name}" for name in state.weights}
-    state.best_weights = {name: tensors[key].to(state.weights[name].device) for name, key in best.items() if key in tensors}
+    state.best_weights = {name: tensors[key] for name, key in best.items() if key in tensors}
     if not devices.rank():
         kept = curve.told(work.folder, until=state.step)
         curve.write(work.folder, [line for line in kept if line["event"] != "epoch" or line["epoch"] <= state.epoch])

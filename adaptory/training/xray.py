@@ -38,6 +38,9 @@ def _row(made: Renderer, goal: Objective, row: Example) -> str:
     if row.second is not None and goal.name == "tokens":
         return f"{_shown(made, row.second, set())}\n-> {_shown(made, row.ids, set(range(len(row.ids))), made.stop)}"
     stop = made.stop if made.task != "text" else None
+    if goal.name == "reward":  # a score is read at the last token, and nothing else is learned
+        both = ((name, ids or []) for name, ids in (("chosen", row.ids), ("rejected", row.second)))
+        return "\n".join(f"{name}: {_shown(made, ids, {len(ids) - 1}, stop)}" for name, ids in both)
     shown = _shown(made, row.ids, set(range(max(row.start, 1), len(row.ids))), stop)
     if goal.sequences == 2 and row.second is not None:
         shown += f"\nrejected: {_shown(made, row.second, set(range(row.second_start, len(row.second))), stop)}"

@@ -9,13 +9,15 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adaptory.errors import Preempted, StageError
+from adaptory import process
+from adaptory.errors import DiedError, Preempted, StageError
 from adaptory.process import run_stage
 from adaptory.training import adapter, checkpoint, curve, fit, objectives, preemption
 from adaptory.training.work import Work
@@ -153,8 +155,11 @@ def told() -> Iterator[None]:
 def test_f3_a_sigterm_saves_the_step_and_ends_by_a_name(
     tmp_path: Path, unbroken: tuple[str, list[float]], told: None
 ) -> None:
+    preemption._told = False
+    one = fresh(tmp_path)
+    preemption._told = True
     with pytest.raises(Preempted, match="run the same command to go on") as found:
-        fit.fit(fresh(tmp_path))
+        fit.fit(one)
     assert found.value.exit_code == 75
     kept = checkpoint.newest(tmp_path / "checkpoints", "toy")
     assert kept and kept.facts["step"] == 1
@@ -162,8 +167,40 @@ def test_f3_a_sigterm_saves_the_step_and_ends_by_a_name(
     assert finished(tmp_path) == unbroken
 
 
+def test_f3_a_sigterm_during_a_validation_saves_the_epoch_that_was_trained(
+    tmp_path: Path, unbroken: tuple[str, list[float]], told: None
+) -> None:
+    def tell(event: dict[str, Any]) -> None:
+        preemption._told = event["event"] == "step" and event["step"] == one.steps_per_epoch
+
+    preemption._told = False
+    one = fresh(tmp_path)
+    asked = fit.preemption.asked
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preemption, "asked", lambda: False)  # it comes after the last step has looked
+        with pytest.raises(Preempted):
+            fit.fit(Work(**{**vars_of(one), "emit": tell}))
+    assert asked()
+    kept = checkpoint.newest(tmp_path / "checkpoints", "toy")
+    assert kept and (kept.facts["step"], kept.facts["epoch"]) == (one.steps_per_epoch, 0)
+    preemption._told = False
+    assert finished(tmp_path) == unbroken
+
+
+def test_f3_a_sigterm_ends_tokenising_at_once(tmp_path: Path, told: None) -> None:
+    with pytest.raises(Preempted):
+        fresh(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+    ],
+)
 def test_f4_out_of_memory_is_tried_again_at_half_the_size_with_the_same_gradients(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
@@ -173,7 +210,7 @@ def test_f4_out_of_memory_is_tried_again_at_half_the_size_with_the_same_gradient
 
     def starved(goal: Any, model: Any, rows: Any, *more: Any) -> Any:
         if sum(row.length for row in rows) > 4 * longest:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise torch.OutOfMemoryError(fault) if "CUDA" in fault else RuntimeError(fault)
         return losses(goal, model, rows, *more)
 
     monkeypatch.setattr(fit, "losses", starved)
@@ -182,6 +219,15 @@ def test_f4_out_of_memory_is_tried_again_at_half_the_size_with_the_same_gradient
     assert state.halved and state.micro_tokens == 4 * longest
     ours = [event["loss"] for event in curve.told(one.folder) if event["event"] == "step"]
     assert ours == pytest.approx(plain, rel=1e-3)
+
+
+def test_f4_what_torch_says_of_a_host_without_memory_is_recognised() -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(10**15)
+    assert fit.is_memory(found.value)
+    assert not fit.is_memory(RuntimeError("shapes do not match"))
 
 
 def test_f4_out_of_memory_a_second_time_is_told_with_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +344,38 @@ def test_f9_a_checkpoint_of_another_training_is_not_gone_on_from(
         fit.fit(broken_at(Work(**{**vars_of(other), "key": "another"}), 5))
     assert checkpoint.newest(tmp_path / "checkpoints", "toy") is None
     assert finished(tmp_path)[0] == unbroken[0]
+
+
+@pytest.mark.slow
+def test_f2_a_trainer_that_is_killed_or_hangs_in_a_step_is_told_as_one_that_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkout(tmp_path / "checkout", **{"training.epochs": 40})
+    subprocess.run([str(BIN / "adaptory"), "prepare", "tiny"], cwd=folder, check=True, capture_output=True)
+    monkeypatch.setattr(process, "_STEPPING", 3.0)
+
+    def at_step(end: signal.Signals) -> Callable[[dict[str, Any]], None]:
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "step" and event["step"] == 5:
+                os.kill(stages(folder)[0], end)
+
+        return on_event
+
+    with pytest.raises(DiedError, match="ended with code -9"):
+        run_stage(find(folder), "train", "tiny", at_step(signal.SIGKILL))
+    with pytest.raises(DiedError, match="said nothing for 3 s and was killed"):
+        run_stage(find(folder), "train", "tiny", at_step(signal.SIGSTOP))
+    assert stages(folder) == []
+
+
+def stages(folder: Path) -> list[int]:
+    """The processes that train in this checkout."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b"train\0tiny" in (place / "cmdline").read_bytes() and (place / "cwd").resolve() == folder.resolve():
+                found.append(int(place.name))
+    return found
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 After TRL's tests/invariant: what differs by more than rounding is a bug (transformers#34191 is what happens without).
 """
 
+import errno
 import os
 import socket
 import subprocess
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptory.training import adapter, curve, fit, forward, fused, objectives, tree, validate
+from adaptory.errors import Preempted, StageError
+from adaptory.training import adapter, curve, fit, forward, fused, objectives, preemption, tree, validate
+from adaptory.training import trunk as trunks
 from adaptory.training.render import Example
 from adaptory.training.trunk import Trunk
 from tests.support import FILLER, ROOT
@@ -57,6 +60,67 @@ def test_of_two_that_need_the_same_trunk_at_once_one_computes_and_the_other_read
         new = list(pool.map(lambda trunk: trunk.extend(rows, ones[0].goal.pad), trunks))
     assert min(new) == 0 and max(new) == len(trunks[0].places) == len(trunks[1].places)
     assert len(list((tmp_path / "trunk").glob("*.f32"))) == 1
+
+
+def rows_and_trunk(folder: Path, count: int) -> tuple[Any, list[Example], Trunk]:
+    one = work(folder / "work", "classification", "encoder", count=count, top_layers=2)
+    return one, objectives.sequences_of(one.goal, one.train), Trunk(one.model, 2, folder / "trunk")
+
+
+def test_next_month_only_the_new_rows_are_computed(tmp_path: Path) -> None:
+    one, rows, trunk = rows_and_trunk(tmp_path, 40)
+    first = trunk.extend(rows, one.goal.pad)
+    one, more, trunk = rows_and_trunk(tmp_path, 60)
+    texts = [{tuple(row.ids) for row in some} for some in (rows, more)]
+    assert first == len(texts[0]) and trunk.extend(more, one.goal.pad) == len(texts[1] - texts[0]) > 0
+    assert Trunk(one.model, 2, tmp_path / "trunk").extend(more, one.goal.pad) == 0
+
+
+def test_a_trunk_that_was_cut_off_keeps_what_was_done_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trunks, "_FILE", 32 * 4 * 100)  # a hundred tokens
+    one, rows, whole = rows_and_trunk(tmp_path / "a", 60)
+    whole.extend(rows, one.goal.pad)
+    assert len(list(whole.folder.glob("*.f32"))) > 5
+    _, _, broken = rows_and_trunk(tmp_path / "b", 60)
+    calls = iter(range(8))
+
+    def check() -> None:
+        if next(calls, None) is None:
+            raise Preempted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "check", check)
+        with pytest.raises(Preempted):
+            broken.extend(rows, one.goal.pad)
+    kept = len(broken.places)
+    assert 0 < kept < len(whole.places)
+    _, _, again = rows_and_trunk(tmp_path / "b", 60)
+    assert again.extend(rows, one.goal.pad) == len(whole.places) - kept
+    assert {path.name for path in again.folder.glob("*.f32")} == {path.name for path in whole.folder.glob("*.f32")}
+
+
+def test_kept_states_that_were_damaged_are_computed_again(tmp_path: Path) -> None:
+    one, rows, trunk = rows_and_trunk(tmp_path, 40)
+    count = trunk.extend(rows, one.goal.pad)
+    file = next(trunk.folder.glob("*.f32"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    again = Trunk(one.model, 2, tmp_path / "trunk")
+    assert again.places == {} and again.extend(rows, one.goal.pad) == count
+    assert file.read_bytes() == whole
+
+
+def test_a_disk_without_room_for_the_trunk_is_told_with_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write into mapped memory would end the process by SIGBUS, without a word."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    one, rows, trunk = rows_and_trunk(tmp_path, 40)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StageError, match=r"needs [\d,]+ bytes and [\d,]+ are free"):
+        trunk.extend(rows, one.goal.pad)
+    assert list(trunk.folder.glob("*.f32")) == []
 
 
 def test_a_head_on_cached_embeddings_is_a_head_on_the_network(tmp_path: Path) -> None:
@@ -283,12 +347,15 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script.write_text(
         "import sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from adaptory.training import devices\n"
         "from tests.training.toys import trajectory, work\n"
         "with devices.joined():\n"
         "    assert devices.world() == 2\n"
-        f"    trajectory(work(Path({str(tmp_path / 'b')!r}), 'sft', 'causal', epochs=1))\n"
+        f"    one = work(Path({str(tmp_path / 'b')!r}), 'sft', 'causal', epochs=1)\n"
+        "    # Clocks differ: the first process finds that a checkpoint is due after every step, the other one never does.\n"
+        "    trajectory(replace(one, every=1e9 if devices.rank() else 0.0))\n"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

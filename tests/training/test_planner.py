@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adaptory.errors import PlanError
-from adaptory.training import adapter, planner
+from adaptory.training import adapter, fit, planner
 from tests.training.toys import trajectory, work
 
 
@@ -66,8 +66,52 @@ def test_the_nearest_plan_keeps_the_deadline(tmp_path: Path, steady: None) -> No
 
 
 def test_a_plan_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"\d GB, more than training\.memory \(0\.001\); training\.micro_tokens: 512"):
+    with pytest.raises(PlanError, match=r"\d GB, more than training\.memory \(0\.001\); .* GB of it do not depend on the batch"):
         planner.forecast(work(tmp_path, memory=0.001))
+
+
+def test_the_batch_that_would_keep_the_memory_is_named(tmp_path: Path, steady: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base takes 2 GB, and a batch of 1,000 tokens another one."""
+    taken = 2.0
+
+    def compute(work: Any, rows: list[int]) -> float:
+        nonlocal taken
+        taken = max(taken, 2 + planner._computed(work, rows) / 1000)
+        return 0.01
+
+    monkeypatch.setattr(planner, "_compute", compute)
+    monkeypatch.setattr(planner.devices, "peak_memory", lambda device: taken)
+    with pytest.raises(PlanError) as found:
+        planner.forecast(work(tmp_path, memory=2.2, micro_tokens=1000, batch_rows=60))
+    told = re.search(r"with training\.micro_tokens: (\d+) it would take 2\.2", str(found.value))
+    assert told
+    taken = 2.0
+    assert planner.forecast(work(tmp_path, memory=2.2, micro_tokens=int(told[1]), batch_rows=60)).memory <= 2.2
+
+
+def test_the_longest_batch_is_tried_first_and_a_size_that_fits_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    compute = planner._compute
+
+    def starved(work: Any, rows: list[int]) -> float:
+        tried.append(planner._computed(work, rows))
+        if tried[-1] > 200:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return compute(work, rows)
+
+    monkeypatch.setattr(planner, "_compute", starved)
+    one = work(tmp_path, micro_tokens=600, batch_rows=60)
+    with pytest.raises(PlanError, match=r"does not fit into memory; with training\.micro_tokens: 150 it does"):
+        planner.forecast(one)
+    every = [planner._computed(one, rows) for window in one.windows(0) for rows in one.cut(window, 600)]
+    assert tried[0] == max(every)
+
+
+def test_a_training_that_goes_on_is_not_stopped_by_a_prediction(tmp_path: Path, steady: None) -> None:
+    with pytest.raises(PlanError):
+        planner.forecast(work(tmp_path, deadline=0.0001))
+    fit.fit(work(tmp_path), 3)
+    planner.forecast(work(tmp_path, deadline=0.0001))
 
 
 def test_what_is_frozen_and_kept_costs_nothing_and_what_trains_whole_costs_most(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_padding_stays_below_five_percent_of_the_tokens_where_random_batches_was
     assert padded([order[i : i + 32] for i in range(0, len(order), 32)]) > 2
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "inverse_sqrt"])
 @given(steps=st.integers(1, 500), share=st.floats(0, 0.99))
 def test_no_step_is_trained_at_rate_zero_and_the_peak_is_reached(schedule: str, steps: int, share: float) -> None:
     warmup = min(int(share * steps), steps - 1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from adaptory.errors import DataError, Preempted, ServerError
+from adaptory.errors import DataError, DiedError, Preempted, ServerError, StageError
 from tasks.common import RETRIED, worth_retrying
 
 
@@ -27,6 +27,11 @@ def test_what_nobody_foresaw_is_tried_once_more() -> None:
     assert [retried(OSError("chance"), runs) for runs in (1, 2)] == [True, False]
 
 
-@pytest.mark.parametrize("fault", [DataError("no rows"), Preempted("told to stop")])
+def test_a_training_that_was_killed_or_told_to_stop_goes_on_without_a_person() -> None:
+    for fault in (DiedError("ended with code -9"), Preempted("told to stop")):
+        assert [retried(fault, runs) for runs in (1, 2, 3)] == [True] * 3
+
+
+@pytest.mark.parametrize("fault", [DataError("no rows"), StageError("ended with code 1")])
 def test_what_a_person_must_mend_is_told_at_once(fault: Exception) -> None:
     assert not retried(fault, 1)

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from adaptory.errors import IntegrityError
+from adaptory.errors import IntegrityError, ServerError
 from adaptory.evaluation import resampling
 from adaptory.gate import Difference, Estimate, Evidence, Look, judge
 from adaptory.gate.power import power
 from adaptory.recipe import Recipe
 from adaptory.registry import spending
 from adaptory.storage import open_store
+from tests.promotions import FaultyStore
 from tests.support import tiny_recipe
 from tests.unit.test_gate import CHAMPION, OLD, around, evidence, gate
 
@@ -50,6 +51,16 @@ def test_of_many_at_once_each_gets_a_look_of_its_own(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda number: spending.look(store, recipe, f"k{number}", A, B), range(40)))
     assert sorted(one.number for one in found if one) == list(range(1, 41))
+
+
+@pytest.mark.parametrize("how", ["lost", "unanswered"])
+def test_a_look_that_was_cut_off_is_neither_free_nor_paid_twice(tmp_path: Path, how: str) -> None:
+    store, recipe = open_store(str(tmp_path)), tiny()
+    with pytest.raises(ServerError):
+        spending.look(FaultyStore(store, 1, how), recipe, "k1", A, B)  # type: ignore[arg-type]
+    assert len(spending.spent(store, recipe)) == (how == "unanswered")
+    assert spending.look(store, recipe, "k1", A, B) == Look(number=1, level=spending.level(1, 0.05))
+    assert spending.look(store, recipe, "k2", A, B) == Look(number=2, level=spending.level(2, 0.05))
 
 
 def a_year(random: np.random.Generator, budget: float | None) -> bool:
