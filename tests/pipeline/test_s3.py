@@ -1,14 +1,16 @@
 """The store, a base and the line on a real S3 server."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from adaptory import bases
-from adaptory.errors import BaseModelError, UserError
+from adaptory.errors import BaseModelError, ServerError, UserError
 from adaptory.registry import history
 from adaptory.storage import ObjectStore, open_store
 from adaptory.storage.objects import s3_client
@@ -108,6 +110,29 @@ def test_the_line_promotes_into_a_bucket_and_another_machine_pulls_from_it(s3: s
     elsewhere.mkdir()
     run(elsewhere, "pull", "tiny@champion", "model", "--store", store["ADAPTORY_STORE"])
     assert "unchanged" in run(elsewhere, "pull", "tiny@champion", "model", "--store", store["ADAPTORY_STORE"]).stdout
+
+
+def test_f26_bytes_that_change_on_their_way_up_are_no_object(s3: str, tmp_path: Path) -> None:
+    """Every upload carries the checksum of what was meant, and the server compares."""
+    store, wire = open_store(f"s3://{s3}/prefix"), s3_client().meta.events
+    (tmp_path / "adapter").write_bytes(b"as it was judged")
+    seen: list[Any] = []
+
+    def altered(request: Any, **_: Any) -> None:
+        seen.append(request.headers)
+        request.body = b"as it was forged" if isinstance(request.body, bytes) else io.BytesIO(b"as it was forged")
+
+    wire.register("before-send.s3.PutObject", altered)
+    try:
+        for upload in (
+            lambda: store.upload(tmp_path / "adapter", "releases/tiny/adapter"),
+            lambda: store.create("ledger/tiny/000001.json", b"as it was judged"),
+        ):
+            with pytest.raises((UserError, ServerError), match="refuses to"):
+                upload()
+    finally:
+        wire.unregister("before-send.s3.PutObject", altered)
+    assert seen and store.keys("") == []
 
 
 def test_f26_an_upload_that_was_cut_is_no_object_and_the_doctor_ends_it(

@@ -73,7 +73,10 @@ def test_mlflow_loads_the_champion_from_its_proxy(approved: Site, monkeypatch: p
 
     monkeypatch.chdir(approved.folder)  # its base is a folder there
     mlflow.set_tracking_uri(approved.mlflow.tracking_uri)
-    model = mlflow.pyfunc.load_model("models:/tiny@champion")
+    try:
+        model = mlflow.pyfunc.load_model("models:/tiny@champion")
+    finally:
+        mlflow.set_tracking_uri(None)  # it is this whole process's
     assert model.predict(pandas.DataFrame({"text": ["a lovely film"]}))["label"][0] == "positive"
 
 
