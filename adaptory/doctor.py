@@ -1,11 +1,17 @@
 """`adaptory doctor`: is everything there that a run needs, and has anything been left behind? Every finding names its remedy."""
 
 import importlib.metadata
+import importlib.util
+import json
 import os
 import shutil
+import socket
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 from adaptory import params, prefect_api, reach
 from adaptory.errors import AlreadyExists, UserError
@@ -37,6 +43,8 @@ def examine(place: Workspace, *, abort_uploads: bool = False) -> Iterator[Findin
         ("store", lambda: _store(open_store(place.store))),
         ("ledgers", lambda: _ledgers(open_store(place.store))),
         ("uploads", lambda: _uploads(open_store(place.store), abort=abort_uploads)),
+        ("locks", lambda: _locks(place)),
+        ("ports", lambda: _ports(place)),
         ("MLflow", lambda: _mlflow(place)),
     ]
     if prefect_api.configured(place):
@@ -130,11 +138,56 @@ def _uploads(store: ObjectStore, *, abort: bool) -> Iterator[tuple[str, str]]:
 def _mlflow(place: Workspace) -> Iterator[tuple[str, str]]:
     reach.check_tracking(place)
     if not place.tracking_uri.startswith("http"):
+        yield from _mlflow_file(place)
         return
     from adaptory.registry import tracking
 
     tracking.client(place).search_registered_models(max_results=1)
-    yield from ()
+    ours, theirs = importlib.metadata.version("mlflow-skinny"), tracking.server_version(place)
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
+        yield f"the server is MLflow {theirs}, this is {ours}", "give both the same constraints.txt"
+
+
+def _mlflow_file(place: Workspace) -> Iterator[tuple[str, str]]:
+    """Whether the database in a file has the schema of this MLflow; a server migrates its own."""
+    file = Path(place.tracking_uri.removeprefix("sqlite:///"))
+    spec = importlib.util.find_spec("mlflow")
+    if not file.is_file() or spec is None or not spec.submodule_search_locations:
+        return
+    from alembic.script import ScriptDirectory
+
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        theirs = database.execute("select version_num from alembic_version").fetchone()[0]
+    migrations = Path(spec.submodule_search_locations[0]) / "store" / "db_migrations"
+    ours = ScriptDirectory(str(migrations)).get_current_head()
+    if theirs != ours:
+        yield f"{file} has schema {theirs}, this MLflow wants {ours}", f"keep a copy of it, then: mlflow db upgrade sqlite:///{file}"
+
+
+def _locks(place: Workspace) -> Iterator[tuple[str, str]]:
+    """What dead processes hold. Our own locks go with their process; DVC's reader and writer notes do not."""
+    notes = place.root / ".dvc" / "tmp" / "rwlock"
+    held = json.loads(notes.read_bytes() or b"{}") if notes.is_file() else {}
+    for path, one in held.items():
+        several = [one.get("write") or {}, *(one.get("read") or [])]
+        if dead := [str(told["pid"]) for told in several if told and not Path(f"/proc/{told['pid']}").exists()]:
+            yield f"DVC's note that {path} is in use is by a dead process ({', '.join(dead)})", f"rm {notes}"
+
+
+def _ports(place: Workspace) -> Iterator[tuple[str, str]]:
+    """Whether somebody else listens where the stack of `make up` would."""
+    stack = place.home / "stack"
+    if not (stack / "addresses.json").is_file() or (stack / "running.json").is_file():
+        return
+    for name, address in json.loads((stack / "addresses.json").read_bytes()).items():
+        host, _, port = str(address).rpartition(":")
+        if not host or not port.isdigit() or "/" in host:
+            continue
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex((host, int(port))) == 0:
+                remedy = f"stop it, or: rm {stack}/addresses.json"
+                yield f"another program listens at {address}, where `make up` starts {name}", remedy
 
 
 def _prefect(place: Workspace) -> Iterator[tuple[str, str]]:
@@ -158,16 +211,28 @@ def _workers(place: Workspace) -> Iterator[tuple[str, str]]:
 
 def _limits(place: Workspace) -> Iterator[tuple[str, str]]:
     """Slots that are taken while nothing runs that could have taken them."""
-    running = prefect_api.post(place, "/flow_runs/count", {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "CANCELLING"]}}}})
+    states = {"state": {"type": {"any_": ["RUNNING", "CANCELLING"]}}}
+    running = prefect_api.post(place, "/flow_runs/filter", {"flow_runs": states, "limit": 200})
     limits = prefect_api.post(place, "/v2/concurrency_limits/filter", {})
     for one in limits:
-        if one["active_slots"] and not running:
+        name, taken = one["name"], one["active_slots"]
+        could = [run for run in running if _takes(run, name)]
+        if taken > len(could):
             yield (
-                f"the limit {one['name']} has {one['active_slots']} slots taken, and nothing runs",
-                f"it is freed when the lease ends (a minute); else: prefect gcl update {one['name']} --active-slots 0",
+                f"the limit {name} has {taken} slots taken, and {len(could) or 'nothing'} runs that could have",
+                f"it is freed when the lease ends (a minute); else: prefect gcl update {name} --active-slots {len(could)}",
             )
     if not any(one["name"] == "gpu" for one in limits):
         yield "there is no limit gpu, and stages for the GPU pool refuse to start", "make deploy"
+
+
+def _takes(run: dict[str, Any], limit: str) -> bool:
+    """Whether a run may hold a slot of this limit: a stage that of the GPUs, a retrain that of its model, any run another."""
+    if limit == "gpu":
+        return "stage" in run["tags"]
+    if limit.startswith("promote-"):
+        return bool(run["parameters"].get("recipe") == limit.removeprefix("promote-") and "retrain" in run["tags"])
+    return True
 
 
 def _runs(place: Workspace) -> Iterator[tuple[str, str]]:
@@ -182,6 +247,10 @@ def _runs(place: Workspace) -> Iterator[tuple[str, str]]:
                 f"the run {one['name']} ({one['id']}) says nothing since {_DEAD.seconds // 60} minutes",
                 f"its machine died, and no automation noticed (make deploy): prefect flow-run cancel {one['id']}",
             )
+    for one in prefect_api.post(place, "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["PENDING"]}}}}):
+        if datetime.now(UTC) - datetime.fromisoformat(one["state"]["timestamp"]) > _DEAD:
+            said = f"the run {one['name']} ({one['id']}) was claimed by a worker and never begun"
+            yield said, f"its worker died, and no automation noticed (make deploy): prefect flow-run cancel {one['id']}"
     due = {"state": {"name": {"any_": ["Late"]}}}
     if late := prefect_api.post(place, "/flow_runs/count", {"flow_runs": due}):
         yield f"{late} runs are late", "start a worker of their pool; of scheduled ones only the newest works"

@@ -23,6 +23,8 @@ _TOLD = (
 )  # fmt: skip
 # A run that says nothing for so long is dead: three heartbeats of 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY).
 _SILENCE = timedelta(seconds=90)
+# A worker that claimed a run begins it within so long; one that died first left it pending, and nothing would ever end it.
+_STARTING = timedelta(minutes=5)
 
 
 def buckets() -> None:
@@ -50,14 +52,26 @@ def pools_and_limits(recipes: list[str]) -> None:
         # Of the pool gpu each worker takes what its own --limit allows.
         for name, limit in {"cpu": int(os.environ.get(_RUNS, "8")), "gpu": None}.items():
             try:
-                if client.read_work_pool(name).concurrency_limit != limit:
+                there = client.read_work_pool(name).concurrency_limit
+                if there != limit and (name != "cpu" or _RUNS in os.environ):  # what was raised before stays unless it is said
                     client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
             except ObjectNotFound:
                 client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
                 print(f"work pool {name}")
-        client.upsert_global_concurrency_limit_by_name("gpu", int(os.environ.get(_GPUS, "1")))
+        if _GPUS in os.environ or not _has_limit(client, "gpu"):
+            client.upsert_global_concurrency_limit_by_name("gpu", int(os.environ.get(_GPUS, "1")))
         for name in map(limit_of, recipes):
             client.upsert_global_concurrency_limit_by_name(name, 1)
+
+
+def _has_limit(client: Any, name: str) -> bool:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        client.read_global_concurrency_limit_by_name(name)
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def deployments(recipes: list[str]) -> None:
@@ -103,7 +117,19 @@ def automations() -> None:
     runs = {"prefect.resource.id": "prefect.flow-run.*"}
     from_event = {"__prefect_kind": "jinja", "template": "{{ event.resource.name }}"}
     ended = {f"prefect.flow-run.{word}" for word in ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused")}
+    moved_on = "Running Scheduled Late AwaitingRetry Retrying AwaitingConcurrencySlot Resuming Cancelling heartbeat"
+    begun = {f"prefect.flow-run.{word}" for word in moved_on.split()}
     wanted = [
+        Automation(
+            name="adaptory: a run that its worker claimed and never began is declared crashed",
+            trigger=EventTrigger(
+                after={"prefect.flow-run.Pending"}, expect=begun | ended, match=runs, for_each={"prefect.resource.id"},
+                posture=Posture.Proactive, threshold=1, within=_STARTING,
+            ),
+            actions=[ChangeFlowRunState(
+                state=StateType.CRASHED, message=f"not begun within {_STARTING.seconds} s: the worker that claimed it died"
+            )],
+        ),
         Automation(
             name="adaptory: a run whose machine died is declared crashed",
             trigger=EventTrigger(

@@ -23,8 +23,8 @@ class Approval(RunInput):
     decision: Literal["approve", "reject"] = Field(
         description="Approve: it becomes champion. Reject: all stays as it is."
     )
-    name: str = Field(min_length=1, description="Your name. It stands in the ledger; nobody checks it here.")
-    reason: str = Field(min_length=1, description="Why; it stands in the ledger.")
+    name: str = Field(min_length=1, max_length=100, description="Your name. It stands in the ledger; nobody checks it here.")
+    reason: str = Field(min_length=1, max_length=500, description="Why; it stands in the ledger.")
 
 
 @task(**RETRIED)

@@ -52,4 +52,6 @@ def _raise_what_it_said(done: FlowRun) -> None:
     kind = getattr(errors, said[1], None) if said else None
     if said and isinstance(kind, type) and issubclass(kind, errors.UserError):
         raise kind(said[2])
+    if state.is_cancelled():  # a person's word; another try would take it back
+        raise errors.StageError(f"the flow run {done.name} was cancelled: {state.message or 'nobody said why'}")
     raise ServerError(f"the flow run {done.name} ended as {state.name}: {state.message or 'it said nothing'}")

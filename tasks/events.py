@@ -1,14 +1,17 @@
 """Events: what happened, told to Prefect's automations, which notify people and start other flows."""
 
 import os
+from uuid import UUID
 
 from prefect import get_run_logger, runtime
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 
 from adaptory import workspace
-from adaptory.registry import head
+from adaptory.registry import head, proposals
 from adaptory.registry.approval import AWAITING
 from adaptory.run import Outcome
 from adaptory.storage import open_store
@@ -25,8 +28,33 @@ def announce(outcome: Outcome) -> Outcome:
     if kind == "promoted":
         lineage(outcome.recipe)
     if outcome.outcome == AWAITING and on_a_server():
-        start("promote/ask", {"recipe": outcome.recipe}, key=f"ask-{runtime.flow_run.id}")
+        ask_a_person(outcome.recipe)
     return outcome
+
+
+def ask_a_person(recipe: str) -> None:
+    """Starts the run that asks about the candidate that waits, unless one asks already: however often a retrain ends so, there is
+    one question."""
+    store = open_store(workspace.find().store)
+    proposal = proposals.waiting(store, recipe)
+    if proposal is None:  # decided just now
+        return
+    last = proposals.asking(store, proposal)
+    if last is not None and not _is_over(last):
+        return
+    release = proposal.draft.release[-32:]
+    made = start("promote/ask", {"recipe": recipe}, key=f"ask-{release}-{last}")
+    while made is not None and made.state is not None and made.state.is_final():  # it died before it could say that it asks
+        made = start("promote/ask", {"recipe": recipe}, key=f"ask-{release}-{made.id}")
+
+
+def _is_over(flow_run: str) -> bool:
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(flow_run)).state
+        except (ObjectNotFound, ValueError):
+            return True
+    return state is None or state.is_final()
 
 
 def lineage(recipe: str) -> None:
@@ -47,12 +75,15 @@ def lineage(recipe: str) -> None:
     )
 
 
-def start(deployment: str, parameters: dict[str, object], key: str) -> None:
+def start(deployment: str, parameters: dict[str, object], key: str) -> FlowRun | None:
     """Starts a deployment once per key, and does not wait for it; a server without it is told of, and stops nothing."""
     try:
-        run_deployment(deployment, parameters=parameters, timeout=0, idempotency_key=key, as_subflow=False)
+        made = run_deployment(deployment, parameters=parameters, timeout=0, idempotency_key=key, as_subflow=False)
+        assert isinstance(made, FlowRun)
+        return made
     except (ObjectNotFound, ValueError) as missing:
         get_run_logger().warning("%s could not be started (%s); run: make deploy", deployment, missing)
+        return None
 
 
 def on_a_server() -> bool:

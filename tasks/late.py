@@ -19,10 +19,12 @@ from adaptory.registry import head
 from adaptory.run import Outcome
 from adaptory.storage import open_store
 
+_AT_IT = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.COMPLETED]
+
 
 @task(cache_policy=NO_CACHE)
 def superseded(recipe: str) -> Outcome | None:
-    """Returns that a later scheduled run of the same deployment is due as well, which does the work; None otherwise."""
+    """Returns that a later scheduled run of the same deployment does the work, or did it; None otherwise."""
     deployment = runtime.deployment.id
     if deployment is None:
         return None
@@ -32,7 +34,7 @@ def superseded(recipe: str) -> Outcome | None:
             return None
         waiting = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING]))
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_AT_IT))
             ),
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
         )
@@ -40,7 +42,7 @@ def superseded(recipe: str) -> Outcome | None:
     if not later:
         return None
     champion = head(open_store(workspace.find().store), recipe)
-    said = f"the run of {max(later):%Y-%m-%d %H:%M} UTC is due as well, and does the work"
+    said = f"the run of {max(later):%Y-%m-%d %H:%M} UTC is due as well or over, and does the work"
     return Outcome(recipe=recipe, outcome="SUPERSEDED", reason=said, version=champion.version if champion else None, folder="")
 
 

@@ -98,6 +98,8 @@ def _tell(run: Run, verdict: Verdict) -> projection.Projection:
     tracking.close_run(run.workspace, mlflow_run, verdict, run.folder / "report")
     if page := tracking.page(run.workspace, run.recipe.name, mlflow_run):
         create_link_artifact(page, "the run in MLflow", key=key(run.recipe.name, "mlflow"), description=verdict.outcome)
+    if mirrored.champion and (page := tracking.version_page(run.workspace, run.recipe.name, mirrored.champion)):
+        create_link_artifact(page, "the champion in MLflow", key=key(run.recipe.name, "champion"), description=verdict.outcome)
     if evidence is not None and settles(verdict, run.recipe.gate):
         decisions.keep(store, run.folder, evidence)
     return mirrored

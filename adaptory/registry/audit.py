@@ -9,7 +9,7 @@ from typing import Any
 from adaptory import fingerprint
 from adaptory.errors import IntegrityError, ReleaseError, UserError
 from adaptory.registry import ledger, proposals, tracking
-from adaptory.registry.projection import RUNS, running, versions_of, wanted
+from adaptory.registry.projection import RUNS, made_by, running, unlike, versions_of, wanted
 from adaptory.release import manifest
 from adaptory.release.manifest import MANIFEST
 from adaptory.release.pull import fetch_release
@@ -95,6 +95,10 @@ def _mirror(workspace: Workspace, store: ObjectStore, records: list[ledger.Recor
             yield f"alias {alias} of {model!r} in MLflow names version {theirs}, and by the ledger it is version {ours.version}"
     for alias in sorted(set(registered.aliases) - set(due)):
         yield f"alias {alias} of {model!r} in MLflow was set by hand"
+    for candidate, record in made_by(records).items():
+        if candidate in versions and (names := sorted(unlike(versions[candidate], record))):
+            told = f"version {versions[candidate].version} in MLflow is tagged otherwise than record {record.number} says"
+            yield f"{told}: {', '.join(names[:3])}"
     known = {record.candidate for record in records} | {one.draft.candidate for one, _ in proposals.proposals(store, model)}
     for made, version in versions.items():
         if made is None or made not in known:

@@ -48,7 +48,7 @@ def project(workspace: Workspace, store: ObjectStore, model: str) -> Projection:
         if record.candidate not in versions and record.kind != "retire":
             versions[record.candidate] = _create_version(workspace, store, mlflow, record, promoted=record in records)
             changes.append(f"created version {versions[record.candidate].version} for v{record.version}")
-    for record in {one.candidate: one for one in records if one.kind not in ("retire", "rollback")}.values():
+    for record in made_by(records).values():
         if _tell_tags(mlflow, versions[record.candidate], record):
             changes.append(f"tagged version {versions[record.candidate].version} as v{record.version}")
     names = {alias: str(versions[candidate].version) for alias, candidate in wanted(records, proposed).items()}
@@ -83,6 +83,16 @@ def wanted(records: list[ledger.Record], proposed: proposals.Proposal | None) ->
     if records and (before := previous(records)):
         made[PREVIOUS] = before.candidate
     return made | ({CANDIDATE: proposed.draft.candidate} if proposed else {})
+
+
+def made_by(records: list[ledger.Record]) -> dict[str, ledger.Record]:
+    """The record that each candidate's version is tagged with: the last that was a decision on it, and no way back."""
+    return {one.candidate: one for one in records if one.kind not in ("retire", "rollback")}
+
+
+def unlike(version: Any, record: ledger.Record) -> dict[str, str]:
+    """The tags that a version lacks, or has otherwise than its record says."""
+    return {name: value for name, value in _tags(record).items() if version.tags.get(name) != value}
 
 
 def previous(records: list[ledger.Record]) -> ledger.Record | None:
@@ -123,7 +133,7 @@ def running(model: Path) -> str:
 
 def _tell_tags(mlflow: Any, version: Any, record: ledger.Record) -> bool:
     """Tags the version with its record; whether there was anything to tell."""
-    missing = {name: value for name, value in _tags(record).items() if version.tags.get(name) != value}
+    missing = unlike(version, record)
     for name, value in missing.items():
         mlflow.set_model_version_tag(record.model, str(version.version), name, value)
     return bool(missing)

@@ -29,6 +29,7 @@ class Proposal(Frozen):
     schema_version: str = "proposal/v1"
     draft: Record
     champion: str | None  # the candidate it was compared with
+    number: int = 0  # of proposals of the model; the order is that of the numbers, not of anybody's clock
 
 
 class Decision(Frozen):
@@ -50,7 +51,8 @@ def propose(
     history_of_data.keep(store, model, run.dataset, run.workspace.data(model) / "profile")
     release = store_release(store, model, build_release(run, candidate, evidence, verdict))
     draft = promotion.drafted(run, history(store, model), candidate, evidence, verdict, release, flow_run=flow_run)
-    made = Proposal(draft=draft, champion=evidence.champion)
+    number = 1 + max((one.number for one, _ in proposals(store, model)), default=0)
+    made = Proposal(draft=draft, champion=evidence.champion, number=number)
     try:
         store.create(_place(model, release), made.model_dump_json(indent=1).encode() + b"\n")
     except AlreadyExists:
@@ -64,7 +66,7 @@ def proposals(store: ObjectStore, model: str) -> list[tuple[Proposal, Decision |
     found = [Proposal.model_validate_json(store.get(key)) for key in keys if not key.endswith(_DECIDED)]
     decided = {key for key in keys if key.endswith(_DECIDED)}
     both = [(one, decision(store, one) if _decision_place(one) in decided else None) for one in found]
-    return sorted(both, key=lambda pair: (pair[0].draft.time, pair[0].draft.number))
+    return sorted(both, key=lambda pair: (pair[0].number, pair[0].draft.number, pair[0].draft.time))
 
 
 def waiting(store: ObjectStore, model: str) -> Proposal | None:

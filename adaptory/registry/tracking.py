@@ -184,6 +184,21 @@ def page(workspace: Workspace, recipe: str, run_id: str) -> str | None:
     return f"{workspace.tracking_uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
 
+def server_version(workspace: Workspace) -> str:
+    """The version that a tracking server says it has."""
+    from mlflow.utils.rest_utils import http_request
+
+    creds = client(workspace)._tracking_client.store.get_host_creds()
+    return str(http_request(creds, "/version", "GET").text.strip())
+
+
+def version_page(workspace: Workspace, recipe: str, version: str) -> str | None:
+    """The page of a registered version, where MLflow is a server."""
+    if not workspace.tracking_uri.startswith("http"):
+        return None
+    return f"{workspace.tracking_uri.rstrip('/')}/#/models/{recipe}/versions/{version}"
+
+
 def tag_run(workspace: Workspace, recipe: str, key: str, tags: Mapping[str, str]) -> None:
     """Tags the run with this key, if this MLflow has it."""
     mlflow = client(workspace)

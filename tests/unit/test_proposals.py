@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adaptory.errors import IntegrityError, ReleaseError, ServerError
-from adaptory.registry import head, history, proposals
+from adaptory.registry import head, history, promotion, proposals
 from adaptory.registry.projection import wanted
 from adaptory.registry.promotion import retire
 from adaptory.storage import ObjectStore, open_store
@@ -118,3 +118,15 @@ def test_whichever_change_fails_the_same_commands_finish_it(tmp_path: Path, how:
         made = whole(store)
         assert made is not None and len(history(store, "tiny")) == 1
     raise AssertionError("it never came to an end")
+
+
+def test_f12_the_newest_proposal_is_the_last_one_made_whatever_the_clocks_say(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = iter(["12", "11", "11"])
+    monkeypatch.setattr(promotion, "_now", lambda: f"2026-03-29T{next(hours)}:00:00+00:00")
+    first, second = proposed(store, tmp_path, 1), proposed(store, tmp_path, 2)
+    assert first.draft.time > second.draft.time, "a clock was set back, or the second machine's is slow"
+    assert proposals.waiting(store, "tiny") == second
+    assert [one for one, _ in proposals.proposals(store, "tiny")] == [first, second]
+    assert proposed(store, tmp_path, 1) == first, "proposing again changes nothing"
