@@ -5,8 +5,8 @@
     --recipes     so many recipes are started at the same moment; each is trained, judged and promoted
     --runs        then so many runs are started at the same moment, over all recipes; they find nothing new
 
-Prints what a whole retrain costs besides its stages, how long a run takes that finds nothing new, how long all took, and how fast
-the server answered meanwhile.
+Prints what a retrain costs besides its stages, the first of a recipe and those on new rows; how long a run takes that finds
+nothing new; how long all took, and how fast the server answered meanwhile.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import httpx
 import yaml
 
 from infra.stack import Stack
-from tests.support import ROOT, checkout, tiny_recipe
+from tests.support import ROOT, checkout, rows, tiny_recipe, write_tsv
 
 
 def main() -> None:
@@ -54,23 +54,31 @@ def main() -> None:
 
 def measure(stack: Stack, names: list[str], count: int) -> None:
     api = Api(stack.client())
-    first = api.finish([api.start(names[0])])[0]
-    home = stack.home / "cpu-worker" / "home"
-    stages = [json.loads(line) for line in (home / "stages.jsonl").read_text().splitlines()]
-    spent = sum(one["seconds"] for one in stages)
-    print(f"a whole retrain: {first:.1f} s, of it stages {spent:.1f} s, everything else {first - spent:.1f} s", flush=True)
+    print(f"a first retrain: {retrain(api, stack, names[0])}", flush=True)
+    for more in (1, 2, 3):
+        write_tsv(stack.checkout / "incoming" / "rows.tsv", rows(400 + 20 * more))
+        print(f"a retrain on new rows: {retrain(api, stack, names[0])}", flush=True)
     again = sorted(api.finish([api.start(names[0])])[0] for _ in range(5))
     print(f"nothing new: {again[2]:.1f} s (median of 5, {again[0]:.1f} to {again[-1]:.1f})", flush=True)
     together(api, names, f"{len(names)} recipes")
     environment = os.environ | stack.client()
     adaptory = str(Path(sys.executable).parent / "adaptory")
-    promoted = 0
-    for name in names:
+    promoted, others = 0, names[1:]
+    for name in others:
         command = [adaptory, "history", name]
         done = subprocess.run(command, cwd=stack.checkout, env=environment, capture_output=True, text=True, check=True)
         promoted += done.stdout.count("promote v") == 1
-    print(f"  promoted once: {promoted} of {len(names)}", flush=True)
+    print(f"  promoted once: {promoted} of {len(others)}", flush=True)
     together(api, [names[place % len(names)] for place in range(count)], f"{count} runs with nothing new")
+
+
+def retrain(api: "Api", stack: Stack, name: str) -> str:
+    """One whole run, alone; its seconds, and what is left of them without its stages."""
+    record = stack.home / "cpu-worker" / "home" / "stages.jsonl"
+    before = record.read_text().count("\n") if record.is_file() else 0
+    whole = api.finish([api.start(name)])[0]
+    spent = sum(json.loads(line)["seconds"] for line in record.read_text().splitlines()[before:])
+    return f"{whole:.1f} s, of it stages {spent:.1f} s, everything else {whole - spent:.1f} s"
 
 
 def together(api: "Api", names: list[str], what: str) -> None:
