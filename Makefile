@@ -70,4 +70,5 @@ bench-data: .venv/installed
 # Every transitive pin of every extra. Needs uv; torch is pinned in pyproject.toml.
 constraints:
 	@( echo "# Every package of every extra, pinned. Made by: make constraints"; \
-	   uv pip compile -q --python-version 3.11 --extra bench --extra dev --no-header --no-annotate pyproject.toml ) > constraints.txt
+	   uv pip compile -q --python-version 3.11 --extra bench --extra dev --no-header --no-annotate pyproject.toml ) > constraints.new
+	@mv constraints.new constraints.txt

@@ -5,47 +5,61 @@ Both sides must have the same code, recipe and libraries: the key of the trainin
 """
 
 import json
-import re
+import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from filelock import FileLock
+from pydantic import Field
 
 from adaptory import data, fingerprint, params, run
+from adaptory.data.dataset import stage_names
 from adaptory.errors import IntegrityError, NotFound, StageError
-from adaptory.frozen import Frozen
+from adaptory.frozen import Frozen, Name
 from adaptory.run import Run
+from adaptory.search.choose import trials
 from adaptory.storage import ObjectStore
+from adaptory.training import candidate, pause
 from adaptory.workspace import Workspace
 
 Files = dict[str, str]  # place -> digest
 
 
-class Order(Frozen):
-    """A stage to be done elsewhere."""
+_Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+_Word = Annotated[str, Field(pattern=r"^(--seed|--trial|--rung|[0-9]{1,10})$")]
 
-    schema_version: str = "order/v1"
-    recipe: str
-    stage: str
-    words: tuple[str, ...]
-    key: str  # of the run: recipe, data, code and libraries
-    dvc: dict[str, Any]  # the sections of dvc.lock that name the data
-    files: Files
-    asked_by: str | None = None  # the flow run that orchestrates
+
+class Order(Frozen):
+    """A stage to be done elsewhere. Whoever reaches the server can send one, so its words are few and its files digests."""
+
+    schema_version: Literal["order/v1"] = "order/v1"
+    recipe: Name
+    stage: Literal["train", "weigh", "evaluate", "monitor"]
+    words: Annotated[tuple[_Word, ...], Field(max_length=4)] = ()
+    key: _Sha256
+    """Of the run: recipe, data, code and libraries."""
+    dvc: dict[str, Any]
+    """The sections of dvc.lock that name the data."""
+    files: dict[str, _Sha256]
+    """Place under `.adaptory/runs/<recipe>/` -> digest."""
+    asked_by: Annotated[str, Field(max_length=64)] | None = None
+    """The flow run that orchestrates."""
 
 
 def pack(now: Run, store: ObjectStore, stage: str, words: tuple[str, ...], asked_by: str | None = None) -> Order:
     """The order for a stage of this run; what it reads of the run's folders is in the store."""
-    files = _send(now.workspace, store, now.recipe.name, _folders(now))
-    return Order(
-        recipe=now.recipe.name, stage=stage, words=words, key=now.key, dvc=now.dataset.dvc, files=files, asked_by=asked_by
-    )
+    files = _send(now, store, words)
+    words_of_it = {"stage": stage, "words": words, "files": files, "asked_by": asked_by}
+    return Order.model_validate({"recipe": now.recipe.name, "key": now.key, "dvc": now.dataset.dvc} | words_of_it)
 
 
 def unpack(place: Workspace, store: ObjectStore, order: Order) -> Run:
     """The run of an order, here: data by DVC, verified; files by digest. Raises StageError when this is another checkout."""
+    if strange := order.dvc.keys() - set(stage_names(order.recipe)):
+        raise StageError(f"an order of {order.recipe!r} names data of others: {', '.join(sorted(strange))}; it is refused")
     recipe = params.load(place.recipes_file, order.recipe)
     with FileLock(place.home / "order.lock"):
         _lock_data(place.root / "dvc.lock", order.dvc)
@@ -60,9 +74,9 @@ def unpack(place: Workspace, store: ObjectStore, order: Order) -> Run:
     return now
 
 
-def leave(now: Run, store: ObjectStore, done_by: str) -> None:
+def leave(now: Run, store: ObjectStore, words: Sequence[str], done_by: str) -> None:
     """Puts what the run's folders hold after the stage into the store, for whoever asked this flow run to do it."""
-    left = _send(now.workspace, store, now.recipe.name, _folders(now))
+    left = _send(now, store, words)
     store.put(_left(now.recipe.name, done_by), fingerprint.json_bytes(left))
 
 
@@ -73,6 +87,8 @@ def take(now: Run, store: ObjectStore, done_by: str) -> None:
     except NotFound as missing:
         raise IntegrityError(f"the stage left nothing in the store ({missing}); run it again") from None
     bring(now.workspace, store, now.recipe.name, left)
+    if _is_settled(now) and candidate.read(now.candidate_folder):
+        shutil.rmtree(now.checkpoints, ignore_errors=True)  # those of a trial, which went on elsewhere
 
 
 def bring(place: Workspace, store: ObjectStore, recipe: str, files: Files) -> None:
@@ -95,25 +111,37 @@ def bring(place: Workspace, store: ObjectStore, recipe: str, files: Files) -> No
             fresh.replace(target)
 
 
-def _send(place: Workspace, store: ObjectStore, recipe: str, folders: list[Path]) -> Files:
-    root, known = place.runs(recipe), set(store.keys(f"parcels/{recipe}/files/"))
-    found: Files = {}
-    for folder in folders:
-        for name in fingerprint.files_below(folder) if folder.is_dir() else ():
-            digest = fingerprint.of_file(folder / name)
-            found[f"{folder.name}/{name}"] = digest
-            if _file(recipe, digest) not in known:
-                store.upload(root / folder.name / name, _file(recipe, digest))
+def _send(now: Run, store: ObjectStore, words: Sequence[str]) -> Files:
+    recipe, root = now.recipe.name, now.workspace.runs(now.recipe.name)
+    known, found = set(store.keys(f"parcels/{recipe}/files/")), {}
+    for path in _kept(now, words):
+        digest = fingerprint.of_file(path)
+        found[path.relative_to(root).as_posix()] = digest
+        if _file(recipe, digest) not in known:
+            store.upload(path, _file(recipe, digest))
     return found
 
 
-def _folders(now: Run) -> list[Path]:
-    """The folders of a run that stages read and write. Checkpoints stay where they were made."""
-    chosen = now.chosen is not None or not now.recipe.chooses
-    found = [now.folder, now.search_folder]
-    if chosen:
-        found += [now.candidate_folder, *(again.candidate_folder for again in now.repeats())]
-    return [folder for folder in dict.fromkeys(found) if not re.search(r"\.checkpoints$", folder.name)]
+def _kept(now: Run, words: Sequence[str]) -> Iterator[Path]:
+    """The files of a run that stages read and write; of trials those the order is about, with checkpoints: a trial may go on
+    on another machine. The checkpoints of any other training stay where they were made."""
+    folders = [now.folder, now.search_folder]
+    if _is_settled(now):
+        folders += [now.candidate_folder, now.checkpoints, *(again.candidate_folder for again in now.repeats())]
+    else:
+        only = words[words.index("--trial") + 1] if "--trial" in words else None
+        for one in trials(now):
+            if one.training and only in (None, str(one.number)):
+                trial = now.trained_with(one.training)
+                folders += [trial.candidate_folder, trial.checkpoints]
+                yield from pause.files(trial)
+    for folder in dict.fromkeys(folders):
+        yield from (folder / name for name in (fingerprint.files_below(folder) if folder.is_dir() else ()))
+
+
+def _is_settled(now: Run) -> bool:
+    """Whether the settings of the candidate are known."""
+    return now.chosen is not None or not now.recipe.chooses
 
 
 def _file(recipe: str, digest: str) -> str:

@@ -112,6 +112,11 @@ class Run:
     def candidate_folder(self) -> Path:
         return self.workspace.runs(self.recipe.name) / f"candidate-{fingerprint.short(self.training_key)}"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where its training leaves off; gone when it is done."""
+        return self.candidate_folder.with_name(f"{self.candidate_folder.name}.checkpoints")
+
 
 class Outcome(Frozen):
     """How a retrain ended, for whoever asked for it."""

@@ -4,10 +4,12 @@ Work pools, limits, automations, where notifications go, the deployments of pref
 Applying it again changes nothing. Needs PREFECT_API_URL; makes the buckets where AWS_ENDPOINT_URL names an own S3 server.
 """
 
+import json
 import os
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from adaptory import params, workspace
@@ -15,6 +17,8 @@ from adaptory.arrivals import EVENT
 from adaptory.errors import UserError
 
 _RUNS, _GPUS = "ADAPTORY_RUNS", "ADAPTORY_GPUS"  # orchestrated at once over all workers; GPUs there are
+_GPU_POOL_TYPE = "ADAPTORY_GPU_POOL_TYPE"  # process, or kubernetes: a pod for every stage, made from this:
+_JOB_TEMPLATE = Path(__file__).parent / "kubernetes" / "pool" / "job-template.json"
 _BUCKETS = ("adaptory", "mlflow")
 _TOLD = (
     "adaptory.promoted", "adaptory.fail", "adaptory.inconclusive", "adaptory.champion-broken", "adaptory.needs-approval",
@@ -48,16 +52,30 @@ def pools_and_limits(recipes: list[str]) -> None:
 
     from tasks.alone import limit_of
 
+    kind = os.environ.get(_GPU_POOL_TYPE, "process")
+    template = json.loads(_JOB_TEMPLATE.read_bytes()) if kind == "kubernetes" else {}
+    # Of the pool gpu each worker takes what its own --limit allows.
+    wanted = [WorkPoolCreate(name="cpu", type="process", concurrency_limit=int(os.environ.get(_RUNS, "8")))]
+    wanted += [WorkPoolCreate(name="gpu", type=kind, concurrency_limit=None, base_job_template=template)]
     with get_client(sync_client=True) as client:
-        # Of the pool gpu each worker takes what its own --limit allows.
-        for name, limit in {"cpu": int(os.environ.get(_RUNS, "8")), "gpu": None}.items():
+        for pool in wanted:
             try:
-                there = client.read_work_pool(name).concurrency_limit
-                if there != limit and (name != "cpu" or _RUNS in os.environ):  # what was raised before stays unless it is said
-                    client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+                there = client.read_work_pool(pool.name)
             except ObjectNotFound:
-                client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
-                print(f"work pool {name}")
+                client.create_work_pool(pool)
+                print(f"work pool {pool.name}")
+                continue
+            if there.type != pool.type:
+                raise UserError(
+                    f"the work pool {pool.name} is of the type {there.type}, {_GPU_POOL_TYPE} says {pool.type}; "
+                    f"stop its workers, then: prefect work-pool delete {pool.name}"
+                )
+            if template and pool.name == "gpu" and there.base_job_template != template:
+                client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
+                print("job template of the work pool gpu")
+            # What was raised before stays unless it is said.
+            if there.concurrency_limit != pool.concurrency_limit and (pool.name != "cpu" or _RUNS in os.environ):
+                client.update_work_pool(pool.name, WorkPoolUpdate(concurrency_limit=pool.concurrency_limit))
         if _GPUS in os.environ or not _has_limit(client, "gpu"):
             client.upsert_global_concurrency_limit_by_name("gpu", int(os.environ.get(_GPUS, "1")))
         for name in map(limit_of, recipes):

@@ -7,13 +7,13 @@ from prefect import runtime, task
 from prefect.artifacts import create_table_artifact
 
 from adaptory import progress
-from adaptory.process import run_stage
 from adaptory.registry import tracking
 from adaptory.run import Run
 from adaptory.search import Choice, Trial, table
 from adaptory.search.choose import choose as choose_among
+from adaptory.search.choose import was_trained
 from tasks.common import RETRIED, beside, key
-from tasks.elsewhere import pool, stage
+from tasks.elsewhere import stage
 from tasks.fine_tune import followed
 
 
@@ -26,8 +26,6 @@ def choose(run: Run) -> Run:
     def train(several: Sequence[Trial], rung: int | None) -> None:
         beside(several, lambda one, place: attempt.submit(run, one, rung, parent(), place))
 
-    if pool():  # all trials on one machine there, which keeps their checkpoints
-        search(run)
     made = choose_among(run, train, lambda: weigh(run))
     tell(run, made)
     return run.trained_with(made.training)
@@ -48,7 +46,9 @@ def tell(run: Run, made: Choice) -> None:
 
 @task(task_run_name="trial-{one.number}", **RETRIED)
 def attempt(run: Run, one: Trial, rung: int | None, parent: str, place: dict[str, str]) -> None:
-    """Trains a trial as far as this rung of the search, or to its end."""
+    """Trains a trial as far as this rung of the search, or to its end; nothing if that was done before."""
+    if was_trained(run, one, rung):
+        return
     now = run.trained_with(one.settings)
     mlflow_run = cache(lambda: tracking.open_child(now, parent, one))
     progress.for_terminal()({"event": "stage", "what": f"trial {one.number}: {one.name}"})
@@ -57,12 +57,6 @@ def attempt(run: Run, one: Trial, rung: int | None, parent: str, place: dict[str
 
 
 @task(**RETRIED)
-def search(run: Run) -> None:
-    """Tries everything on a worker of the GPU pool; the choice comes back."""
-    stage(run, "choose", progress.for_terminal())
-
-
-@task(**RETRIED)
 def weigh(run: Run) -> None:
     """Compares the methods on the validation rows; the choice is kept beside them."""
-    run_stage(run.workspace, "weigh", run.recipe.name, progress.for_terminal())
+    stage(run, "weigh", progress.for_terminal())

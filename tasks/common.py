@@ -9,6 +9,7 @@ from prefect.futures import PrefectFuture, wait
 
 from adaptory.errors import DiedError, Preempted, ServerError, UserError
 from adaptory.process import slots
+from tasks.elsewhere import pool
 
 
 def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
@@ -37,8 +38,11 @@ def key(*parts: str) -> str:
 
 
 def beside(items: Sequence[Any], submit: Callable[[Any, dict[str, str]], PrefectFuture[Any]]) -> None:
-    """Hands each item and a place to compute to `submit`, as many at a time as there are places; waits for all."""
-    places = slots()
+    """Hands each item and a place to compute to `submit`, as many at a time as there are places; waits for all.
+
+    The workers of a GPU pool are all asked at once, and take what they can.
+    """
+    places = [{}] * max(1, len(items)) if pool() else slots()
     for start in range(0, len(items), len(places)):
         futures = [submit(item, place) for item, place in zip(items[start:], places, strict=False)]
         wait(futures)

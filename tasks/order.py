@@ -11,6 +11,8 @@ from adaptory import parcel, progress, workspace
 from adaptory.aside import Aside
 from adaptory.process import device_count, run_stage
 from adaptory.registry import tracking
+from adaptory.run import Run
+from adaptory.search.choose import trials
 from adaptory.storage import open_store
 
 _LIMIT = "gpu"
@@ -27,10 +29,10 @@ def fulfil(order: parcel.Order) -> None:
     place = workspace.find()
     store = open_store(place.store)
     run = parcel.unpack(place, store, order)
-    mlflow_run = cache(lambda: tracking.open_run(run, order.asked_by))
+    mlflow_run = cache(lambda: _mlflow_run(run, order))
     display = progress.for_terminal()
     aside = Aside(lambda events: tracking.log_curve(place, mlflow_run(), events), _EVERY)
-    trains = order.stage == "train" and not order.words  # a search's trials and other seeds have curves of their own
+    trains = order.stage == "train" and "--seed" not in order.words
 
     def follow(event: dict[str, Any]) -> None:
         display(event)
@@ -43,4 +45,13 @@ def fulfil(order: parcel.Order) -> None:
             run_stage(place, order.stage, order.recipe, follow, processes=several, words=order.words)
     finally:
         aside.close()
-    parcel.leave(run, store, str(runtime.flow_run.id))
+    parcel.leave(run, store, order.words, str(runtime.flow_run.id))
+
+
+def _mlflow_run(run: Run, order: parcel.Order) -> str:
+    """The MLflow run of the whole, or that of a trial below it."""
+    whole = tracking.open_run(run, order.asked_by)
+    if "--trial" not in order.words:
+        return whole
+    one = trials(run)[int(order.words[order.words.index("--trial") + 1])]
+    return tracking.open_child(run.trained_with(one.settings), whole, one)

@@ -12,7 +12,7 @@ from adaptory.recipe import LOWER
 from adaptory.run import Run
 from adaptory.search import arbiter, choice, halving, space
 from adaptory.search.choice import Choice, Trial, Tried
-from adaptory.training import pause
+from adaptory.training import candidate, pause
 
 Emit = Callable[[dict[str, Any]], None]
 Train = Callable[[Sequence[Trial], int | None], None]  # these trials, as far as this rung; None: to the end
@@ -56,8 +56,6 @@ def one_by_one(run: Run, emit: Emit, every: float) -> Choice:
 
 def train_trial(run: Run, number: int, rung: int | None, emit: Emit, every: float) -> None:
     """Trains one trial as far as a rung, or to the end; nothing if that was done before."""
-    from adaptory.training.candidate import train
-
     several = trials(run) if run.recipe.chooses else ()
     if not 0 <= number < len(several) or not several[number].training:
         known = ", ".join(str(one.number) for one in several if one.training)
@@ -70,9 +68,17 @@ def train_trial(run: Run, number: int, rung: int | None, emit: Emit, every: floa
         pause.attempt(now, rungs[rung][0], emit, every)
         return
     try:
-        train(now, emit, every)
+        candidate.train(now, emit, every)
     except (TrainingError, PlanError) as fault:  # this method loses; the others are weighed
         pause.failed(now, str(fault))
+
+
+def was_trained(run: Run, one: Trial, rung: int | None) -> bool:
+    """Whether a trial went as far as this rung of the search (None: to its end), or failed there."""
+    now = run.trained_with(one.settings)
+    if rung is None:
+        return candidate.read(now.candidate_folder) is not None or pause.read(now, 1.0) is not None
+    return pause.read(now, halving.rungs(len(trials(run)))[rung][0]) is not None
 
 
 def weigh(run: Run, emit: Emit) -> None:
@@ -153,7 +159,7 @@ def _forget(run: Run, made: Choice) -> None:
     """Removes what no trial goes on from: it is as large as what they train."""
     for one in made.tried:
         if one.trial.training and one.trial.settings != made.training:
-            folder = run.trained_with(one.trial.settings).candidate_folder
-            shutil.rmtree(folder.with_name(f"{folder.name}.checkpoints"), ignore_errors=True)
+            other = run.trained_with(one.trial.settings)
+            shutil.rmtree(other.checkpoints, ignore_errors=True)
             if run.recipe.search is None:  # the arbiter's trials are whole candidates, of a part of the rows
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(other.candidate_folder, ignore_errors=True)

@@ -31,6 +31,11 @@ def read(run: Run, share: float) -> Pause | None:
     return Pause.model_validate_json(path.read_bytes()) if path.is_file() else None
 
 
+def files(run: Run) -> list[Path]:
+    """Everything that is noted of how far the run's training came."""
+    return sorted(run.candidate_folder.parent.glob(f"{run.candidate_folder.name}.pause-*.json"))
+
+
 def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], every: float = 30.0) -> Pause:
     """Trains the run's candidate up to this share of its steps, scores it, and leaves a checkpoint to go on from.
 

@@ -43,7 +43,7 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
         _go_on_from(run, model)
     model.to(network.device())
     first_digest = adapter.digest_of_weights(model)
-    folder = run.candidate_folder.with_name(f"{run.candidate_folder.name}.checkpoints")
+    folder = run.checkpoints
     folder.mkdir(parents=True, exist_ok=True)
     first = adapter.save_first(model, settings, folder / "first")
     trunk = _trunk(run, model, goal, made, train, validation, emit) if settings.cache_trunk else None

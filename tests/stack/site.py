@@ -22,17 +22,21 @@ from adaptory.registry import history
 from infra.stack import Stack
 from tests.pipeline.conftest import run
 from tests.stack import machines
-from tests.support import ROOT, checkout, rows, write_tsv
+from tests.support import ROOT, checkout, rows, write_recipe, write_tsv
 
-WORKERS = ["cpu-worker", "gpu-worker"]
+WORKERS = ["cpu-worker", "gpu-worker", "gpu-worker-2"]  # the last one is started by who needs it
+# Whatever learned passes, and a person must approve.
+FLOOR = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.2}
+EASY = {"training.epochs": 8, "evaluation.resamples": 200, "gate.approval": "required", "gate.criteria": [FLOOR]}
 
 
 @dataclass
 class Site:
-    """A running stack, and the checkout of its worker `cpu`, where data arrive."""
+    """A running stack, and the checkouts of its workers; data arrive in that of `cpu`."""
 
     stack: Stack
     folder: Path
+    others: list[Path]  # those of the pool `gpu`
     environment: dict[str, str]
     letters: list[dict[str, str]]  # what people were told, over a webhook
     first: dict[str, Any] = field(default_factory=dict)  # what there was to see while the first candidate waited
@@ -137,6 +141,32 @@ class Site:
         os.environ.update({name: value for name, value in self.environment.items() if name.startswith("AWS")})
         return open_store(self.environment["ADAPTORY_STORE"])
 
+    @contextmanager
+    def recipe(self, **changes: Any) -> Iterator[None]:
+        """The recipe says something else on both machines, for a while."""
+        for folder in (self.folder, *self.others):
+            write_recipe(folder, **(EASY | changes))
+        try:
+            yield
+        finally:
+            for folder in (self.folder, *self.others):
+                write_recipe(folder, **EASY)
+
+    @contextmanager
+    def another_gpu_worker(self) -> Iterator[str]:
+        """A second machine in the pool `gpu`, for a while; yields its name."""
+        name, first = WORKERS[-1], self.stack.services["gpu-worker"]
+        words = [word.replace("gpu-1", "gpu-2") for word in first["command"]]
+        self.stack.services[name] = first | {"command": words}
+        self.answer("PATCH", "/v2/concurrency_limits/gpu", json={"limit": 2}).raise_for_status()
+        try:
+            self.stack.start(name)
+            yield name
+        finally:
+            self.stack.stop(name)
+            del self.stack.services[name]
+            self.answer("PATCH", "/v2/concurrency_limits/gpu", json={"limit": 1}).raise_for_status()
+
     def more_rows(self, count: int, seed: int = 0) -> None:
         """New data arrive where the worker `cpu` looks for them."""
         write_tsv(self.folder / "incoming" / "rows.tsv", rows(count, seed))
@@ -172,19 +202,19 @@ def site() -> Iterator[Site]:
         folders = {}
         for name in WORKERS:
             folder = Path(home) / name / "checkout"
-            # Whatever learned passes, and a person must approve.
-            floor = {"kind": "floor", "metric": "macro_f1", "direction": "higher", "limit": 0.2}
-            easy = {"training.epochs": 8, "evaluation.resamples": 200, "gate.approval": "required", "gate.criteria": [floor]}
-            checkout(folder, count=240, **easy)
+            checkout(folder, count=240, **EASY)
             text = (ROOT / "prefect.yaml").read_text(encoding="utf-8").replace("sentiment", "tiny")
             text = text.replace("active: true", "active: false")  # schedules are tried by hand
             (folder / "prefect.yaml").write_text(text, encoding="utf-8")
             folders[name] = folder
-        shutil.rmtree(folders["gpu-worker"] / "incoming")  # data reach the other machine by DVC alone
+        others = [folders[name] for name in WORKERS[1:]]
+        for folder in others:
+            shutil.rmtree(folder / "incoming")  # data reach the other machines by DVC alone
         address = held.enter_context(machines.network(WORKERS))
         state = Path(home) / "stack"
         webhook, letters = held.enter_context(mailbox(address))
-        overrides = {name: {"ADAPTORY_CHECKOUT": str(folder), "OMP_NUM_THREADS": "1"} for name, folder in folders.items()}
+        own = {"OMP_NUM_THREADS": "1", "ADAPTORY_CHECKPOINT_SECONDS": "1"}
+        overrides = {name: {"ADAPTORY_CHECKOUT": str(folder)} | own for name, folder in folders.items()}
         stack = Stack(
             state,
             folders["cpu-worker"],
@@ -196,7 +226,7 @@ def site() -> Iterator[Site]:
         held.callback(stack.down)
         held.callback(stack.stop, "s3", signal.SIGKILL)  # it would say goodbye for ten seconds
         stack.up()
-        yield Site(stack, folders["cpu-worker"], stack.client(), letters)
+        yield Site(stack, folders["cpu-worker"], others, stack.client(), letters)
 
 
 @pytest.fixture(scope="session")

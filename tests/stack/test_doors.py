@@ -98,6 +98,34 @@ def test_f45_what_is_no_recipe_is_refused_before_anything_runs(site: Site, value
     assert site.post("/flow_runs/count", {}) == before
 
 
+_PARCEL = {"recipe": "tiny", "stage": "train", "words": [], "key": f"sha256:{'0' * 64}", "dvc": {}, "files": {}}
+BAD: dict[str, list[Any]] = {
+    "recipe": ["../x", "{{ 7*7 }}", "nobody", 7],
+    "accept_drift": ["perhaps", {"a": 1}, 7],
+    "wait_hours": [0, -1, 721, "soon", [72]],
+    "to_version": [-1, 1.5, 10**9, "x", "7; drop table"],
+    "reason": ["x" * 501, 7, {"__prefect_kind": "jinja", "template": "{{ 7*7 }}" * 100}],
+    "who": ["", "x" * 101, None],
+    "retrain_when": ["always", "", 1],
+    "order": [
+        "train", {}, _PARCEL | {"recipe": "../x"}, _PARCEL | {"stage": "rm"}, _PARCEL | {"words": ["--seed", "$(id)"]},
+        _PARCEL | {"key": "x"}, _PARCEL | {"files": {"x": "y"}}, _PARCEL | {"more": 1}, _PARCEL | {"words": ["1"] * 9},
+    ],
+}  # fmt: skip
+
+
+def test_f45_every_parameter_of_every_deployment_is_checked_before_anything_runs(site: Site) -> None:
+    before, seen = site.post("/flow_runs/count", {}), set()
+    for found in site.post("/deployments/filter", {}):
+        for parameter in found["parameter_openapi_schema"]["properties"]:
+            seen.add(parameter)
+            for value in BAD[parameter]:
+                parameters = found["parameters"] | {parameter: value}
+                answer = site.answer("POST", f"/deployments/{found['id']}/create_flow_run", json={"parameters": parameters})
+                assert answer.status_code in (400, 404, 409, 413, 422), (found["name"], parameter, value, answer.text[:300])
+    assert seen == BAD.keys() and site.post("/flow_runs/count", {}) == before
+
+
 def test_f46_no_secret_is_in_a_database_a_log_or_a_bucket(site: Site, tmp_path: Path) -> None:
     _backup(site, tmp_path)
     secrets = {

@@ -47,6 +47,8 @@ def test_f13_without_mlflow_a_retrain_fails_at_once_and_trains_nothing(approved:
     run = approved.start("retrain/on-demand", recipe="tiny", accept_drift=True)
     found = approved.finish(run, state="FAILED", seconds=90)
     assert approved.stack.values["MLFLOW"] in found["state"]["message"], "it says which server"
+    letter = approved.until(lambda: [one for one in approved.letters if one["subject"] == "retrain: Failed"], 30)[-1]
+    assert approved.stack.values["MLFLOW"] in letter["text"] and f"/runs/flow-run/{run}" in letter["text"]
     assert {one["id"] for one in approved.runs("tiny-train")} == trained
     approved.stack.start("mlflow")
     approved.finish(approved.start("retrain/on-demand", recipe="tiny", accept_drift=True), seconds=150)
@@ -66,6 +68,19 @@ def test_f15_a_promotion_without_mlflow_is_in_the_ledger_and_mlflow_follows_when
     champion = approved.mlflow.get_model_version_by_alias("tiny", "champion")
     assert champion.tags["adaptory.candidate"] == records[-1].candidate
     assert approved.adaptory("audit", "tiny").strip().endswith("everything agrees with the ledger")
+
+
+def test_f14_a_candidate_that_could_not_be_told_to_mlflow_is_not_trained_again(approved: Site) -> None:
+    """MLflow is away for longer than anybody waits: the run fails, and the next one goes on after the training."""
+    known = questions(approved)
+    run = begun(approved, 300, seed=27)
+    approved.stack.stop("mlflow", signal.SIGKILL)
+    approved.finish(run, state="FAILED", seconds=500)
+    trained = {one["id"] for one in approved.runs("tiny-train")}
+    approved.stack.start("mlflow")
+    approved.finish(approved.start("retrain/on-demand", recipe="tiny", accept_drift=True), seconds=150)
+    assert {one["id"] for one in approved.runs("tiny-train")} == trained
+    reject(approved, known)
 
 
 def test_f25_servers_that_stop_answering_for_half_a_minute_are_waited_for(approved: Site) -> None:

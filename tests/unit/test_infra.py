@@ -1,5 +1,6 @@
 """infra/: everything in it is what its own schema says, and says what the process stack runs. No container engine is needed."""
 
+import json
 import stat
 import subprocess
 import sys
@@ -32,13 +33,54 @@ def test_the_images_are_built_as_hadolint_wants_it() -> None:
     checked("hadolint", "infra/docker/Dockerfile")
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (INFRA / "kubernetes").glob("*.yaml")))
+KUBERNETES = INFRA / "kubernetes"
+_FILES = [path for path in KUBERNETES.glob("*/*.yaml") if path.stem != "kustomization"]
+MANIFESTS = sorted(path.relative_to(KUBERNETES).as_posix() for path in _FILES)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
 def test_every_manifest_is_valid_and_listed(name: str) -> None:
-    listed = yaml.safe_load((INFRA / "kubernetes" / "kustomization.yaml").read_text())["resources"]
-    if name == "kustomization.yaml":
-        assert sorted(listed) == sorted(path.name for path in (INFRA / "kubernetes").glob("*.yaml") if path.name != name)
-        return
+    folder, _, file = name.partition("/")
+    listed = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text())["resources"]
+    assert file in listed and set(listed) <= {path.name for path in (KUBERNETES / folder).iterdir()} | {"../base"}
     checked("kubernetes-validate", "--strict", f"infra/kubernetes/{name}")
+
+
+def manifests(kind: str) -> list[tuple[str, dict[str, Any]]]:
+    every = [(name, one) for name in MANIFESTS for one in yaml.safe_load_all((KUBERNETES / name).read_text())]
+    return [(name, one) for name, one in every if one["kind"] == kind]
+
+
+def test_the_workers_of_the_cluster_run_the_commands_and_know_the_variables_of_compose() -> None:
+    settings = manifests("ConfigMap")[0][1]["data"]
+    for kind, part in (("Deployment", "cpu-worker"), ("StatefulSet", "gpu-worker")):
+        pod = next(one for _, one in manifests(kind) if one["metadata"]["name"] == part)["spec"]["template"]["spec"]
+        worker = pod["containers"][0]
+        known = settings | {one["name"]: one["value"] for one in worker["env"]}
+        service = SERVICES[part]
+        # A pod's name is its worker's.
+        assert worker["command"] == [word for word in service["command"] if not word.startswith("--name=")]
+        # What is compose's own: where its S3 is, and that a port is for this container alone.
+        own = {"AWS_ENDPOINT_URL", "PREFECT_WORKER_WEBSERVER_HOST"}
+        assert service["environment"].keys() - own <= known.keys(), part
+        apart = {"PREFECT_WORKER_QUERY_SECONDS"}  # many ask
+        assert {name: known[name] for name in known.keys() & service["environment"].keys() - apart} == {
+            name: service["environment"][name] for name in known.keys() & service["environment"].keys() - apart
+        }
+        assert int(pod["terminationGracePeriodSeconds"]) >= int(service["stop_grace_period"].removesuffix("s"))
+
+
+def test_no_pod_may_do_more_than_it_needs() -> None:
+    pods = [one["spec"]["template"]["spec"] for kind in ("Deployment", "StatefulSet") for _, one in manifests(kind)]
+    template = json.loads((KUBERNETES / "pool" / "job-template.json").read_text())
+    pods.append(template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"])
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+        assert pod["containers"][0]["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert pod.get("automountServiceAccountToken") is False or pod["serviceAccountName"] == "pool-worker"
+        assert "limits" in pod["containers"][0]["resources"]
+    for _, policy in manifests("NetworkPolicy"):
+        assert policy["spec"]["ingress"] == [] and all(rule.get("to") and rule.get("ports") for rule in policy["spec"]["egress"])
 
 
 def test_shell_scripts_parse() -> None:
