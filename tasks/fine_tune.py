@@ -18,7 +18,7 @@ from adaptory.search.choose import disqualify
 from adaptory.training import Candidate
 from adaptory.training.candidate import finished, read
 from tasks.common import RETRIED, beside, key
-from tasks.elsewhere import stage
+from tasks.elsewhere import pool, stage
 
 _EVERY = 5.0  # seconds between what MLflow and the progress artifact are told
 
@@ -31,8 +31,11 @@ def fine_tune(run: Run) -> Candidate:
     named = {"key": key(run.recipe.name, "training"), "description": "Training steps done."}
     artifact = cache(lambda: create_progress_artifact(0.0, **named))
     mlflow_run = cache(lambda: tracking.open_run(run, runtime.flow_run.id))
+    machine = cache(lambda: tracking.watch_machine(run.workspace, mlflow_run()))
 
     def tell(events: list[dict[str, Any]]) -> None:
+        if pool() is None:  # else the machine that trains watches itself
+            machine()
         tracking.log_curve(run.workspace, mlflow_run(), events)
         if steps := [event for event in events if event["event"] == "step"]:
             update_progress_artifact(artifact(), 100 * steps[-1]["step"] / steps[-1]["steps"])  # type: ignore[arg-type]
@@ -44,6 +47,9 @@ def fine_tune(run: Run) -> Candidate:
         if run.recipe.chooses and (other := disqualify(run, str(fault))):
             raise type(fault)(f"the chosen settings failed: {fault}. Run the command again: it goes on with {other}") from None
         raise
+    finally:
+        if machine.cache_info().currsize:
+            machine()()
     with suppress(Exception):  # a page that could not be brought up to date undoes no training
         update_progress_artifact(artifact(), 100.0)  # type: ignore[arg-type]
     return finished(run)

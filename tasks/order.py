@@ -1,5 +1,6 @@
 """Order: a stage that another run asks for, done on this machine while a slot of the limit `gpu` is held."""
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -31,13 +32,20 @@ def fulfil(order: parcel.Order) -> None:
     run = parcel.unpack(place, store, order)
     mlflow_run = cache(lambda: _mlflow_run(run, order))
     display = progress.for_terminal()
-    aside = Aside(lambda events: tracking.log_curve(place, mlflow_run(), events), _EVERY)
     trains = order.stage == "train" and "--seed" not in order.words
+    machine = cache(lambda: tracking.watch_machine(place, mlflow_run()))
+
+    def tell(events: list[dict[str, Any]]) -> None:
+        if trains:
+            machine()
+            tracking.log_curve(place, mlflow_run(), events)
+
+    aside = Aside(tell, _EVERY)
 
     def follow(event: dict[str, Any]) -> None:
-        display(event)
-        if trains:
-            aside.add(event)
+        with suppress(OSError):  # a log on a full disk
+            display(event)
+        aside.add(event)
 
     try:
         with concurrency(_LIMIT, occupy=1, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False):
@@ -45,6 +53,8 @@ def fulfil(order: parcel.Order) -> None:
             run_stage(place, order.stage, order.recipe, follow, processes=several, words=order.words)
     finally:
         aside.close()
+        if machine.cache_info().currsize:
+            machine()()
     parcel.leave(run, store, order.words, str(runtime.flow_run.id))
 
 

@@ -5,11 +5,13 @@ used: MLflow's global state belongs to the thread that set it.
 """
 
 import json
+import logging
 import math
 import os
 import re
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from adaptory.training.xray import XRAY
 from adaptory.workspace import Workspace
 
 _STEP = ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
+_SAMPLED = 5.0  # seconds between looks at the machine
 _POINTS = 200  # of a curve, at a time
 
 
@@ -121,6 +124,25 @@ def log_curve(workspace: Workspace, run_id: str, events: Sequence[Mapping[str, A
     finite = [Metric(name, float(value), now, step) for name, value, step in told if math.isfinite(value)]
     for start in range(0, len(finite), 1000):
         mlflow.log_batch(run_id, metrics=finite[start : start + 1000])
+
+
+def watch_machine(workspace: Workspace, run_id: str) -> Callable[[], None]:
+    """Samples processors, memory, disk, network and GPUs of this machine into the run, until the returned function is called.
+
+    MLflow does it; a server that is away ends the sampling, not the work.
+    """
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    logging.getLogger(SystemMetricsMonitor.__module__).setLevel(logging.ERROR)
+    monitor = SystemMetricsMonitor(run_id, _SAMPLED, resume_logging=True, tracking_uri=workspace.tracking_uri)
+    monitor.start()
+
+    def stop() -> None:
+        last = threading.Thread(target=monitor.finish, daemon=True)
+        last.start()
+        last.join(_SAMPLED)
+
+    return stop
 
 
 def _last_step(mlflow: Any, run_id: str, name: str) -> int:

@@ -1,19 +1,41 @@
-"""MLflow's side of a training: F14, a curve that was told in pieces, with gaps and repeats, is whole and told once."""
+"""MLflow's side of a training: F14, a curve that was told in pieces is whole and told once; the machine is watched meanwhile."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from adaptory import workspace
 from adaptory.registry import tracking
+from adaptory.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
 
-def test_f14_a_curve_told_in_pieces_is_replayed_in_order_and_without_duplicates(tmp_path: Path) -> None:
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
     (tmp_path / "params.yaml").write_text("recipes: {}\n")
-    place = workspace.find(tmp_path)
     (tmp_path / ".adaptory" / "mlflow").mkdir(parents=True)
+    return workspace.find(tmp_path)
+
+
+def test_the_machine_is_watched_while_it_trains(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    mlflow = tracking.client(place)
+    run_id = mlflow.create_run(mlflow.create_experiment("watched")).info.run_id
+    for _ in range(2):  # a training that goes on
+        stop = tracking.watch_machine(place, run_id)
+        time.sleep(2)
+        stop()
+    found = mlflow.get_metric_history(run_id, "system/cpu_utilization_percentage")
+    assert len(found) > 5 and [one.step for one in found] == list(range(len(found)))
+    assert mlflow.get_metric_history(run_id, "system/system_memory_usage_megabytes")
+    after = len(found)
+    time.sleep(1)
+    assert len(mlflow.get_metric_history(run_id, "system/cpu_utilization_percentage")) == after
+
+
+def test_f14_a_curve_told_in_pieces_is_replayed_in_order_and_without_duplicates(place: Workspace) -> None:
     mlflow = tracking.client(place)
     run_id = mlflow.create_run(mlflow.create_experiment("curve")).info.run_id
     steps = [
