@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from filelock import FileLock
 from pydantic import Field
 
 from adaptory import data, fingerprint, params, run
+from adaptory.data import lock
 from adaptory.data.dataset import stage_names
 from adaptory.errors import IntegrityError, NotFound, StageError
 from adaptory.frozen import Frozen, Name
@@ -62,7 +62,7 @@ def unpack(place: Workspace, store: ObjectStore, order: Order) -> Run:
         raise StageError(f"an order of {order.recipe!r} names data of others: {', '.join(sorted(strange))}; it is refused")
     recipe = params.load(place.recipes_file, order.recipe)
     with FileLock(place.home / "order.lock"):
-        _lock_data(place.root / "dvc.lock", order.dvc)
+        lock.replace(place.root / "dvc.lock", order.dvc)
         data.pull(place, recipe)
         bring(place, store, order.recipe, order.files)
     now = run.current(place, order.recipe)
@@ -150,16 +150,3 @@ def _file(recipe: str, digest: str) -> str:
 
 def _left(recipe: str, done_by: str) -> str:
     return f"parcels/{recipe}/left/{done_by}.json"
-
-
-def _lock_data(file: Path, sections: dict[str, Any]) -> None:
-    """Makes dvc.lock name exactly the data of the order."""
-    lock: dict[str, Any] = {"schema": "2.0", "stages": {}}
-    if file.is_file():
-        lock = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if all(lock["stages"].get(name) == section for name, section in sections.items()):
-        return
-    lock["stages"] |= json.loads(json.dumps(sections))
-    fresh = file.with_suffix(".fresh")
-    fresh.write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
-    fresh.replace(file)

@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adaptory import fingerprint
-from adaptory.data import shards
+from adaptory.data import lock, shards
 from adaptory.data.splits import SPLITS
 from adaptory.errors import DataError
 from adaptory.recipe import Frozen, Task
@@ -71,8 +69,7 @@ def _kept(workspace: Workspace, recipe: str) -> Path:
 
 
 def _with_sections(workspace: Workspace, found: Dataset) -> Dataset:
-    lock = yaml.safe_load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    return found.model_copy(update={"dvc": {stage: lock[stage] for stage in stage_names(found.recipe) if stage in lock}})
+    return found.model_copy(update={"dvc": lock.read(workspace.root / "dvc.lock", stage_names(found.recipe))})
 
 
 def _version(workspace: Workspace, recipe: str) -> Dataset:

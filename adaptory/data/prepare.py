@@ -9,8 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
+from adaptory.data import lock
 from adaptory.data.dataset import Dataset, record_version, stage_names
 from adaptory.data.fetching import sources_changed
 from adaptory.errors import StageError
@@ -30,16 +29,15 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
 
     workspace.home.mkdir(parents=True, exist_ok=True)
     with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
-        names, lock = stage_names(recipe.name), workspace.root / "dvc.lock"
-        before = lock.read_bytes() if lock.is_file() else None
+        names, whole = stage_names(recipe.name), workspace.root / "dvc.lock"
+        before = lock.read(whole, names)
         _pushed(workspace, recipe).unlink(missing_ok=True)
-        repro = ["repro", *(["--force"] if force else []), *names]
+        commands = [["repro", *(["--force"] if force else []), *names], _push(names)]
         if not force and sources_changed(workspace, recipe):
-            _dvc(workspace, ["repro", "--force", "--single-item", names[0]], repro, _push(names), last_if_changed=lock)
-        else:
-            _dvc(workspace, repro, _push(names), last_if_changed=None if force else lock)
+            commands.insert(0, ["repro", "--force", "--single-item", names[0]])
+        _dvc(workspace, recipe, *commands, last_if_changed=not force)
         made = record_version(workspace, recipe.name)
-        if force or lock.read_bytes() != before:
+        if force or lock.read(whole, names) != before:
             _pushed(workspace, recipe).touch()
         return made
 
@@ -53,7 +51,7 @@ def keep(workspace: Workspace, recipe: Recipe) -> None:
 
     with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
         if not _pushed(workspace, recipe).is_file():
-            _dvc(workspace, _push(stage_names(recipe.name)))
+            _dvc(workspace, recipe, _push(stage_names(recipe.name)))
             _pushed(workspace, recipe).touch()
 
 
@@ -78,7 +76,7 @@ def pull(workspace: Workspace, recipe: Recipe) -> Dataset:
         names = stage_names(recipe.name)
         # First everything into the cache, where it is verified; only then into place.
         try:
-            _dvc(workspace, ["fetch", *names], ["checkout", "--force", *names])
+            _dvc(workspace, recipe, ["fetch", *names], ["checkout", "--force", *names])
         except StageError as fault:
             told = ", ".join(f"{md5} is {name}" for md5, name in _absent(workspace, names))
             raise StageError(f"the DVC remote cannot give what dvc.lock names{': ' * bool(told)}{told} ({fault})") from None
@@ -100,8 +98,8 @@ for folder in sys.argv[1:]:
 
 def _absent(workspace: Workspace, stages: list[str]) -> list[tuple[str, str]]:
     """md5 and name of every file that the remote did not give."""
-    lock = yaml.safe_load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    outs = {out["md5"]: out["path"] for stage in stages for out in lock.get(stage, {}).get("outs", ())}
+    known = lock.read(workspace.root / "dvc.lock", stages)
+    outs = {out["md5"]: out["path"] for section in known.values() for out in section.get("outs", ())}
     command = [sys.executable, "-c", _ABSENT, *outs]
     environment = workspace.environment()
     done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
@@ -113,7 +111,7 @@ def pending(workspace: Workspace, recipe: Recipe) -> bool:
     """Whether anything the data depends on has changed since it was prepared."""
     if sources_changed(workspace, recipe) or not (workspace.root / "dvc.lock").is_file():
         return True
-    return _dvc(workspace, ["status", "--quiet", *stage_names(recipe.name)], check=False) != 0
+    return _dvc(workspace, recipe, ["status", "--quiet", *stage_names(recipe.name)], check=False) != 0
 
 
 def _point_at(workspace: Workspace, remote: str) -> None:
@@ -126,32 +124,47 @@ def _point_at(workspace: Workspace, remote: str) -> None:
         file.write_text(told, encoding="utf-8")
 
 
-# Importing DVC takes most of a second, so commands that follow one another share a process.
+# Importing DVC takes most of a second, so commands that follow one another share a process. DVC has no setting for where its lock
+# lies; dvc 3.67 asks this property.
 _IN_TURN = """
-import json, pathlib, sys
+import json, os, pathlib, sys
+from dvc import dvcfile
 from dvc.cli import main
+class Lockfile(dvcfile.Lockfile):
+    def exists(self):
+        return os.path.exists(self.path)
+    def _check_gitignored(self):
+        pass
+own = sys.argv[2]
+dvcfile.ProjectFile._lockfile = property(lambda file: Lockfile(file.repo, own))
 *commands, last = json.loads(sys.argv[1])
-file = pathlib.Path(sys.argv[2]) if sys.argv[2] else None
-before = file and file.is_file() and file.read_bytes()
+before = pathlib.Path(own).read_bytes()
 code = next(filter(None, map(main, commands)), 0)
-sys.exit(code or (main(last) if file is None or file.read_bytes() != before else 0))
+if not code and (sys.argv[3] != "if changed" or pathlib.Path(own).read_bytes() != before):
+    code = main(last)
+sys.exit(code)
 """
 
 
-def _dvc(workspace: Workspace, *commands: list[str], check: bool = True, last_if_changed: Path | None = None) -> int:
-    """Runs DVC commands in turn until one fails; returns its exit code, or 0. The last one only if the others changed a file."""
+def _dvc(workspace: Workspace, recipe: Recipe, *commands: list[str], check: bool = True, last_if_changed: bool = False) -> int:
+    """Runs DVC commands in turn until one fails; returns its exit code, or 0. The last only if the others changed the lock."""
     environment = workspace.environment()
     # The stages call `adaptory`: the one that belongs to this interpreter.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment["DVC_SITE_CACHE_DIR"] = str(workspace.home / "dvc")
     if remote := environment.get("ADAPTORY_DVC_REMOTE"):
         _point_at(workspace, remote)
+    whole, own = workspace.root / "dvc.lock", workspace.home / "dvc-locks" / f"{recipe.name}.lock"
+    lock.take(whole, stage_names(recipe.name), own)
     with told_errors(environment) as told:
-        command = [sys.executable, "-c", _IN_TURN, json.dumps(commands), str(last_if_changed or "")]
+        words = [json.dumps(commands), str(own), "if changed" if last_if_changed else "always"]
+        command = [sys.executable, "-c", _IN_TURN, *words]
         done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode >= 0:  # killed, it may have left half of it
+            lock.give_back(own, whole)
         if done.returncode and check:
             raise_what_it_said(told)
             last = [line for line in done.stderr.splitlines() if line.strip() and "dvc.org/support" not in line][-3:]
-            done_words = " or ".join(words[0] for words in commands)
+            done_words = " or ".join(one[0] for one in commands)
             raise StageError(f"dvc {done_words} failed: {' '.join(last) or done.stdout[-500:]}")
     return done.returncode

@@ -1,0 +1,74 @@
+"""dvc.lock by its sections: DVC reads and writes all of it for every stage, half a minute where it holds a hundred recipes.
+
+So DVC is given a lock of one recipe's stages, and what it makes of that is put back. Sections are kept as DVC wrote them.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_HEAD = "schema: '2.0'\nstages:\n"
+_EMPTY = "schema: '2.0'\nstages: {}\n"
+
+
+def read(file: Path, stages: Iterable[str]) -> dict[str, Any]:
+    """The sections of these stages, as far as they are there."""
+    there = _sections(file)[1]
+    wanted = "".join(there[name] for name in stages if name in there)
+    return dict(yaml.safe_load(_HEAD + wanted)["stages"] or {})
+
+
+def take(file: Path, stages: Iterable[str], own: Path) -> None:
+    """Writes a lock of these stages alone."""
+    there = _sections(file)[1]
+    own.parent.mkdir(parents=True, exist_ok=True)
+    found = "".join(there[name] for name in stages if name in there)
+    own.write_text(_HEAD + found if found else _EMPTY, encoding="utf-8")
+
+
+def give_back(own: Path, file: Path) -> None:
+    """Puts the sections of such a lock into the whole one, which is replaced at once and only if it changes."""
+    _put(file, _sections(own)[1])
+
+
+def replace(file: Path, sections: Mapping[str, Any]) -> None:
+    """Makes the lock say this of these stages."""
+    if read(file, sections) != sections:
+        dumped = yaml.safe_dump({"stages": dict(sections)}, sort_keys=False, allow_unicode=True)
+        _put(file, _split(dumped)[1])
+
+
+def _put(file: Path, sections: Mapping[str, str]) -> None:
+    head, there, tail = _sections(file)
+    merged = {**there, **sections}
+    if all(there.get(name) == text for name, text in sections.items()):
+        return
+    fresh = file.with_suffix(".fresh")
+    fresh.write_text("".join([head, *merged.values(), tail]), encoding="utf-8")
+    fresh.replace(file)
+
+
+def _sections(file: Path) -> tuple[str, dict[str, str], str]:
+    return _split(file.read_text(encoding="utf-8") if file.is_file() else _HEAD)
+
+
+def _split(text: str) -> tuple[str, dict[str, str], str]:
+    """What stands before the stages, the text of every stage, and what stands after them."""
+    head, tail, name = "", "", None
+    stages: dict[str, str] = {}
+    inside = after = False
+    for line in text.splitlines(keepends=True):
+        outer = not line.startswith(" ") and line.strip()
+        after = after or bool(inside and outer)
+        if after:
+            tail += line
+        elif not inside:
+            head, inside = head + line, line.startswith("stages:")
+        elif line.startswith("  ") and line[2:3].strip():
+            name = line.strip().rstrip(":").strip("'\"")
+            stages[name] = line
+        elif name is not None:
+            stages[name] += line
+    return head.replace("stages: {}", "stages:"), stages, tail
