@@ -8,6 +8,8 @@ import pytest
 
 from adaptory.registry import history
 from tests.stack.site import Site
+from tests.stack.test_bad_days import waits
+from tests.stack.test_line import events
 from tests.support import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -77,6 +79,7 @@ def test_a_retrain_is_started_from_the_form_watched_read_and_approved(approved: 
     assert run["parameters"] == {"recipe": "tiny", "accept_drift": True}
     page.goto(f"{root}/runs/flow-run/{run['id']}")
     page.get_by_text("Beginning flow run").first.wait_for()
+    page.get_by_text("Completed", exact=True).first.wait_for()
     shot(page, "run")
     report = site.post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["tiny-report"]}}})[0]["latest_id"]
     page.goto(f"{root}/artifacts/artifact/{report}")
@@ -99,11 +102,31 @@ def test_a_retrain_is_started_from_the_form_watched_read_and_approved(approved: 
     assert len(now) == records + 1 and now[-1].approved_by == "Ada Lovelace"
 
 
-def fill(page: Any) -> None:
+def test_a_candidate_is_rejected_from_the_page(approved: Site, prefect: Any) -> None:
+    site, page = approved, prefect
+    known, records = {one["id"] for one in site.runs("promote-tiny")}, history(site.store, "tiny")
+    site.more_rows(300, seed=32)
+    site.finish(site.start("retrain/on-demand", recipe="tiny", accept_drift=True), seconds=150)
+    asking = waits(site, known)
+    page.goto(f"{site.environment['PREFECT_API_URL'].removesuffix('/api')}/runs/flow-run/{asking}")
+    page.get_by_role("button", name="Resume").first.click()
+    page.get_by_text("passed the gate").first.wait_for()
+    fill(page, "reject", "the new rows look wrong")
+    page.get_by_role("button", name="Submit").last.click()
+    site.finish(asking)
+    page.get_by_text("Completed", exact=True).first.wait_for()
+    shot(page, "rejected")
+    assert history(site.store, "tiny") == records
+    run = site.start("retrain/on-demand", recipe="tiny")
+    site.finish(run)
+    assert "REJECTED" in events(site, run)["adaptory.nothing-new"]["reason"]
+
+
+def fill(page: Any, decision: str = "approve", reason: str = "I have read the report") -> None:
     """Answers the question about a candidate."""
     page.locator(".p-select-button__control").last.press("Space")
-    page.get_by_text("approve", exact=True).last.click()
-    for label, said in (("Name", "Ada Lovelace"), ("Reason", "I have read the report")):
+    page.get_by_text(decision, exact=True).last.click()
+    for label, said in (("Name", "Ada Lovelace"), ("Reason", reason)):
         page.locator(".schema-form-property", has_text=label).last.locator("input, textarea").last.fill(said)
 
 

@@ -274,6 +274,28 @@ def test_f6_a_full_disk_keeps_the_checkpoint_before_and_names_the_bytes(
     assert finished(tmp_path) == unbroken
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
+def test_f6_a_disk_that_is_really_full(tmp_path: Path, unbroken: tuple[str, list[float]]) -> None:
+    with pytest.raises(Killed):
+        fit.fit(broken_at(fresh(tmp_path), 5))
+    folder = tmp_path / "checkpoints"
+    kept = max(folder.glob("step-*"), key=lambda place: int(place.name.removeprefix("step-")))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    shutil.copytree(folder, tmp_path / "copy")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size + 30_000}", "none", str(folder)], check=True)
+    try:
+        shutil.copytree(tmp_path / "copy", folder, dirs_exist_ok=True)
+        with pytest.raises(StageError, match=r"no room for a checkpoint .* needs [\d,]+ bytes and [\d,]+ are free"):
+            fit.fit(broken_at(fresh(tmp_path), 16))
+        found = checkpoint.newest(folder, "toy")
+        assert found and f"step-{found.facts['step']}" == kept.name, "the one before is whole"
+        shutil.copytree(folder, tmp_path / "copy", dirs_exist_ok=True)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)  # the weights are mapped from there
+    shutil.copytree(tmp_path / "copy", folder, dirs_exist_ok=True)
+    assert finished(tmp_path) == unbroken
+
+
 def test_f7_a_loss_that_is_not_finite_stops_before_the_weights_move_and_names_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,6 +388,33 @@ def test_f2_a_trainer_that_is_killed_or_hangs_in_a_step_is_told_as_one_that_died
     with pytest.raises(DiedError, match="said nothing for 3 s and was killed"):
         run_stage(find(folder), "train", "tiny", at_step(signal.SIGSTOP))
     assert stages(folder) == []
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_f1_of_two_processes_that_train_together_one_dies_and_the_same_command_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "checkout", **{"training.dropout": 0.1, "training.epochs": 3})
+    subprocess.run([str(BIN / "adaptory"), "prepare", "tiny"], cwd=folder, check=True, capture_output=True)
+    whole, other = (shutil.copytree(folder, tmp_path / name, symlinks=True) for name in ("whole", "other"))
+    run_stage(find(whole), "train", "tiny", lambda event: None, processes=2)
+
+    def follow(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == 33:
+            os.kill(max(stages(folder)), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAPTORY_CHECKPOINT_SECONDS", "0")
+        with pytest.raises(DiedError):
+            run_stage(find(folder), "train", "tiny", follow, processes=2)
+        assert stages(folder) == [], "nobody waits for the one that died"
+    said: list[str] = []
+    run_stage(find(folder), "train", "tiny", lambda event: said.append(event.get("what", "")), processes=2)
+    assert any("going on from the checkpoint of step" in what for what in said)
+    assert _digest(folder) == _digest(whole)
+    torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "adaptory.cli", "stage", "train", "tiny"]
+    subprocess.run(torchrun, cwd=other, env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"}, check=True, capture_output=True)
+    card = json.loads(next(other.glob(".adaptory/runs/tiny/candidate-*/candidate.json")).read_text())
+    assert card["processes"] == 2 and card["digest"] == _digest(whole)
 
 
 def stages(folder: Path) -> list[int]:

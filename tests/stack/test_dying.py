@@ -13,7 +13,7 @@ from tests.stack.test_bad_days import begun, free
 from tests.stack.test_worse_days import questions, reject
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-LONG = {"training.epochs": 120}  # some twenty seconds
+LONG = {"training.epochs": 100}  # some twenty seconds
 
 
 def in_the_middle(site: Site, seed: int) -> str:

@@ -368,6 +368,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     assert [one.returncode for one in both] == [0, 0], told[0][-2000:] + told[1][-2000:]
     together = [event["loss"] for event in curve.told(tmp_path / "b" / "checkpoints") if event["event"] == "step"]
     close(together, alone)  # as many losses as one process told: the other one is silent
+    close(together, PINNED_CAUSAL)
 
 
 def test_a_training_that_pauses_on_the_way_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -387,4 +388,23 @@ def test_the_trajectory_is_pinned(tmp_path: Path) -> None:
     close(losses, PINNED)
 
 
+PLAIN: dict[str, Any] = {"packing": False, "fused": False}
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {}, "in small pieces": {"micro_tokens": 40}, "packed": {"packing": True}, "fused": {"fused": True},
+    "on a kept trunk": {"cache_trunk": True},
+    "all of it": {"packing": True, "fused": True, "cache_trunk": True, "micro_tokens": 90},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_every_way_to_say_it_is_the_pinned_trajectory_of_a_causal_base(tmp_path: Path, way: str) -> None:
+    close(run(tmp_path, "sft", "causal", **{"epochs": 1} | PLAIN | WAYS[way])[0], PINNED_CAUSAL)
+
+
+def test_a_training_that_was_resumed_is_the_pinned_trajectory_of_a_causal_base(tmp_path: Path) -> None:
+    fit.fit(work(tmp_path, "sft", "causal", epochs=1, **PLAIN), 3)
+    close(trajectory(work(tmp_path, "sft", "causal", epochs=1)), PINNED_CAUSAL)
+
+
 PINNED = [2.372909, 1.799877, 0.89881, 1.864955, 1.047723, 1.573136, 1.497043, 1.22116]
+PINNED_CAUSAL = [5.398397, 4.612843, 4.776337, 4.81341, 4.955929, 4.575085, 4.684099, 4.498625]

@@ -1,0 +1,74 @@
+"""The certificate: only a model that answers as the trained one did is evaluated, and only rendered as it was trained."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adaptory import fingerprint
+from adaptory.errors import StageError
+from adaptory.training import adapter, certificate, fused, network, render
+from tests.training.toys import recipe, trajectory, work
+
+
+@pytest.fixture(params=[("classification", "encoder", "lora"), ("sft", "causal", "lora"), ("sft", "causal", "freeze")])
+def trained(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    """A training that was saved with its golden answers, and everything that loading it again needs."""
+    task, kind, method = request.param
+    one = work(tmp_path, task, kind, method=method, epochs=1)
+    first = adapter.save_first(one.model, one.goal.settings, tmp_path / "first")
+    trajectory(one)
+    fused.detach(one.model)
+    base, folder = tmp_path / kind, tmp_path / "candidate"
+    folder.mkdir()
+    digest = fingerprint.of_folder(base)
+    adapter.save(one.model, one.goal.settings, folder, "./base", digest, first)
+    made = recipe(task, method=method, epochs=1, precision="fp32")
+    run = SimpleNamespace(recipe=made, settings=made.training)
+    return SimpleNamespace(one=one, folder=folder, base=base, digest=digest, run=run, task=task, made=made)
+
+
+def loaded(it: Any) -> Any:
+    return adapter.load(it.folder, it.base, it.digest, it.task, it.made.training, it.made.data.classes)
+
+
+def test_a_model_that_was_loaded_again_is_certified_and_one_with_a_weight_moved_is_refused(trained: Any) -> None:
+    import torch
+
+    certificate.write_golden(trained.one, trained.folder, trained.base, trained.digest, trained.run)
+    candidate: Any = SimpleNamespace(training=trained.made.training, digest="sha256:x")
+    certificate.certify(trained.folder, candidate, trained.one.goal, loaded(trained))
+    told = json.loads((trained.folder / certificate.CERTIFICATE).read_text())
+    assert told["rows"] == 8 and told["largest_difference"] <= told["limit"]
+    (trained.folder / certificate.CERTIFICATE).unlink()
+    other = loaded(trained)
+    moved = [weight for name, weight in other.named_parameters() if "lora_B" in name or ".3." in name]
+    with torch.no_grad():
+        moved[-1].view(-1)[0] += 0.5
+    with pytest.raises(StageError, match=r"answers otherwise than the trained one .* it is not evaluated"):
+        certificate.certify(trained.folder, candidate, trained.one.goal, other)
+    assert not (trained.folder / certificate.CERTIFICATE).exists()
+
+
+def test_an_adapter_that_was_not_saved_as_it_was_trained_is_no_candidate(trained: Any) -> None:
+    import torch
+
+    with torch.no_grad():  # what was trained is not what lies on the disk
+        for weight in trained.one.model.parameters():
+            if weight.requires_grad:
+                weight += 0.1
+    with pytest.raises(StageError, match="the saved adapter answers otherwise"):
+        certificate.write_golden(trained.one, trained.folder, trained.base, trained.digest, trained.run)
+
+
+def test_rows_that_would_be_rendered_otherwise_than_in_training_are_refused(trained: Any) -> None:
+    made = render.renderer(trained.base, trained.task, trained.made.training, network.config_of(trained.base))
+    made.tokenizer.save_pretrained(trained.folder)
+    candidate: Any = SimpleNamespace(task=trained.task, training=trained.made.training, rendering=made.digest)
+    assert certificate.rendered_with(trained.folder, trained.base, candidate).digest == made.digest
+    vocabulary = trained.folder / "tokenizer.json"
+    vocabulary.write_text(vocabulary.read_text().replace('"lovely"', '"lovelier"'))
+    with pytest.raises(StageError, match="renders rows otherwise than in training"):
+        certificate.rendered_with(trained.folder, trained.base, candidate)
