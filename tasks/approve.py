@@ -29,10 +29,13 @@ class Approval(RunInput):
 
 @task(**RETRIED)
 def proposed(recipe: str) -> Proposal | Outcome:
-    """Returns the candidate that waits, with its card as an artifact; or that none does."""
+    """Returns the candidate that waits, with its card as an artifact; or that none does.
+
+    A question stays about its candidate, whatever else was proposed, or decided, while it was open.
+    """
     place = workspace.find()
     store = open_store(place.store)
-    made = proposals.waiting(store, recipe) or _decided_here(store, recipe)
+    made = _asked_here(store, recipe) or proposals.waiting(store, recipe)
     if made is None:
         champion = head(store, recipe)
         said = f"no candidate of {recipe!r} waits for approval"
@@ -45,8 +48,8 @@ def proposed(recipe: str) -> Proposal | Outcome:
     return made
 
 
-def _decided_here(store: Any, recipe: str) -> Proposal | None:
-    """The proposal that this very flow run asked about, if it was decided meanwhile."""
+def _asked_here(store: Any, recipe: str) -> Proposal | None:
+    """The proposal that this very flow run asks about, if it was woken again."""
     mine = str(runtime.flow_run.id)
     return next((one for one, _ in proposals.proposals(store, recipe) if proposals.asking(store, one) == mine), None)
 

@@ -104,7 +104,7 @@ BAD: dict[str, list[Any]] = {
     "accept_drift": ["perhaps", {"a": 1}, 7],
     "wait_hours": [0, -1, 721, "soon", [72]],
     "to_version": [-1, 1.5, 10**9, "x", "7; drop table"],
-    "reason": ["x" * 501, 7, {"__prefect_kind": "jinja", "template": "{{ 7*7 }}" * 100}],
+    "reason": ["x" * 501, 7, {"__prefect_kind": "jinja", "template": "{{ 7*7 }}" * 300}],
     "who": ["", "x" * 101, None],
     "retrain_when": ["always", "", 1],
     "order": [

@@ -55,6 +55,23 @@ def test_a_question_that_nobody_answers_is_closed_and_the_next_retrain_asks_agai
     approved.finish(again)
 
 
+def test_a_question_stays_about_its_candidate_when_another_one_comes(approved: Site) -> None:
+    known, asking = _asked(approved), list[str]()
+    for seed in (46, 47):
+        approved.more_rows(300, seed)
+        retrain(approved)
+        asking.append(waits(approved, known | set(asking)))
+    newer = proposals.waiting(approved.store, "tiny")
+    assert "rejected it" in approved.adaptory("reject", "tiny", "--reason", "the older one is better")
+    approved.finish(asking[1])
+    older = proposals.waiting(approved.store, "tiny")
+    assert older and newer and older.draft.candidate != newer.draft.candidate
+    answer = {"decision": "approve", "name": "Ada", "reason": "the older one"}
+    assert approved.post(f"/flow_runs/{asking[0]}/resume", {"run_input": answer})["status"] == "ACCEPT"
+    approved.finish(asking[0])
+    assert history(approved.store, "tiny")[-1].candidate == older.draft.candidate
+
+
 def test_people_are_told_of_a_refusal_and_of_a_doubt(approved: Site) -> None:
     before, known = history(approved.store, "tiny"), questions(approved)
     doubt = {"kind": "beats_champion", "metric": "macro_f1", "direction": "higher", "margin": 0.0}
