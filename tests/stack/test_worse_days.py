@@ -47,10 +47,10 @@ def test_f13_without_mlflow_a_retrain_fails_at_once_and_trains_nothing(approved:
     run = approved.start("retrain/on-demand", recipe="tiny", accept_drift=True)
     found = approved.finish(run, state="FAILED", seconds=90)
     assert approved.stack.values["MLFLOW"] in found["state"]["message"], "it says which server"
-    letter = approved.until(lambda: [one for one in approved.letters if one["subject"] == "retrain: Failed"], 30)[-1]
-    assert approved.stack.values["MLFLOW"] in letter["text"] and f"/runs/flow-run/{run}" in letter["text"]
     assert {one["id"] for one in approved.runs("tiny-train")} == trained
     approved.stack.start("mlflow")
+    letter = approved.until(lambda: [one for one in approved.letters if one["subject"] == "retrain: Failed"], 30)[-1]
+    assert approved.stack.values["MLFLOW"] in letter["text"] and f"{approved.stack.values['PREFECT']}/runs/flow-run/{run}" in letter["text"]
     approved.finish(approved.start("retrain/on-demand", recipe="tiny", accept_drift=True), seconds=150)
     reject(approved, known)
 
