@@ -50,7 +50,8 @@ def test_f13_without_mlflow_a_retrain_fails_at_once_and_trains_nothing(approved:
     assert {one["id"] for one in approved.runs("tiny-train")} == trained
     approved.stack.start("mlflow")
     letter = approved.until(lambda: [one for one in approved.letters if one["subject"] == "retrain: Failed"], 30)[-1]
-    assert approved.stack.values["MLFLOW"] in letter["text"] and f"{approved.stack.values['PREFECT']}/runs/flow-run/{run}" in letter["text"]
+    values = approved.stack.values
+    assert values["MLFLOW"] in letter["text"] and f"http://{values['PREFECT']}/runs/flow-run/{run}" in letter["text"]
     approved.finish(approved.start("retrain/on-demand", recipe="tiny", accept_drift=True), seconds=150)
     reject(approved, known)
 
