@@ -4,11 +4,13 @@ import importlib.metadata
 import json
 import socket
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from adaptory import doctor, prefect_api, workspace
@@ -123,9 +125,15 @@ def test_a_database_of_another_mlflow(place: Workspace) -> None:
 
 
 @pytest.fixture
-def server(place: Workspace, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def server(place: Workspace, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A server without pools and limits; others use it after these tests, so what they make goes."""
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
-    return place
+    made = ("/work_pools/cpu", "/v2/concurrency_limits/gpu", "/v2/concurrency_limits/promote-tiny")
+    for path in made:
+        httpx.delete(prefect_api + path)
+    yield place
+    for path in made:
+        httpx.delete(prefect_api + path)
 
 
 def begun(place: Workspace, state: str, recipe: str, *tags: str, name: str | None = None) -> str:

@@ -82,6 +82,7 @@ def stage(prefect_api: str) -> Iterator[str]:
         for name in ("gpu", "cpu"):
             api.delete(f"/work_pools/{name}").raise_for_status()
         api.delete(f"/deployments/{made}").raise_for_status()
+        api.delete("/v2/concurrency_limits/gpu").raise_for_status()
 
 
 def test_every_stage_becomes_a_job_that_the_cluster_takes(
