@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 
 from adaptory import workspace
 from adaptory.registry import head
@@ -37,6 +38,7 @@ def superseded(recipe: str) -> Outcome | None:
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_AT_IT))
             ),
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,  # the server tells 200 at a time
         )
     later = [when for one in waiting if (when := due_at(one)) and mine < when <= datetime.now(UTC)]
     if not later:
