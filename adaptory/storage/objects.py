@@ -7,12 +7,20 @@ callers, on any number of machines, exactly one succeeds.
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from adaptory.errors import AlreadyExists, NotFound, ServerError, UserError
+
+PIECE = 1 << 14  # bytes read at once: small, or a trickle would not be noticed at the deadline
+
+
+def deadline() -> float:
+    """Seconds that one object may take to come, retries included: ADAPTORY_S3_DEADLINE, or an hour."""
+    return float(os.environ.get("ADAPTORY_S3_DEADLINE", "3600"))
 
 
 class ObjectStore(Protocol):
@@ -139,8 +147,7 @@ class S3Store:
 
     def get(self, key: str) -> bytes:
         with self._told("get", key):
-            data: bytes = self.client.get_object(**self._place(key))["Body"].read()
-            return data
+            return b"".join(self._pieces(key))
 
     def put(self, key: str, data: bytes) -> None:
         with self._told("put", key):
@@ -158,14 +165,12 @@ class S3Store:
 
     def download(self, key: str, path: Path) -> None:
         with self._told("get", key), path.open("wb") as file:
-            for piece in self.client.get_object(**self._place(key))["Body"].iter_chunks(1 << 20):
+            for piece in self._pieces(key):
                 file.write(piece)
 
     def read(self, key: str, start: int, length: int) -> bytes:
         with self._told("get", key):
-            some = f"bytes={start}-{start + length - 1}"
-            data: bytes = self.client.get_object(**self._place(key), Range=some)["Body"].read()
-            return data
+            return b"".join(self._pieces(key, Range=f"bytes={start}-{start + length - 1}"))
 
     def upload(self, path: Path, key: str) -> None:
         from boto3.exceptions import S3UploadFailedError
@@ -176,6 +181,14 @@ class S3Store:
                 S3Transfer(self.client).upload_file(str(path), self.bucket, self.prefix + key)
             except S3UploadFailedError as fault:
                 raise (fault.__context__ or fault) from None  # what botocore said
+
+    def _pieces(self, key: str, **more: str) -> Iterator[bytes]:
+        """The object's bytes as they come; ServerError when they come so slowly that the deadline for all of them passes."""
+        end = time.monotonic() + deadline()
+        for piece in self.client.get_object(**self._place(key), **more)["Body"].iter_chunks(PIECE):
+            yield piece
+            if time.monotonic() > end:
+                raise ServerError(f"{self.url}/{key}: not here within the deadline; run again when the store is faster")
 
     def _place(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + key}

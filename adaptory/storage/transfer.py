@@ -1,7 +1,6 @@
 """Objects from S3 to files: bounded retries with jitter, a deadline for the whole, and no half file under a name."""
 
 import hashlib
-import os
 import re
 import secrets
 import time
@@ -9,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from adaptory.errors import DataError, ServerError
-from adaptory.storage.objects import s3_client
+from adaptory.storage.objects import PIECE, deadline, s3_client
 from adaptory.storage.references import S3
 
-DEADLINE = 3600.0  # seconds for one object, retries included; ADAPTORY_S3_DEADLINE overrides it
 _ATTEMPTS = 6
 BACKOFF = 0.5  # seconds; doubled with every attempt
-_PIECE = 1 << 14  # small, or a trickle would not be noticed at the deadline
 _MD5 = re.compile(r"[0-9a-f]{32}")  # an ETag of one part, unencrypted; others say nothing of the bytes
 _LISTED = re.compile(r"etag:(\S*) size:(\d+) key:(.+)", re.DOTALL)
 
@@ -46,7 +43,7 @@ def download(place: S3, state: str, target: Path) -> None:
     etag, size, key = _LISTED.fullmatch(state).groups()  # type: ignore[union-attr]
     what = f"s3://{place.bucket}/{key}"
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    end = time.monotonic() + float(os.environ.get("ADAPTORY_S3_DEADLINE", DEADLINE))
+    end = time.monotonic() + deadline()
     try:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -74,7 +71,7 @@ def _copy(bucket: str, key: str, etag: str, part: Path, end: float) -> None:
     body = s3_client(attempts=1).get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')["Body"]
     digest = hashlib.md5(usedforsecurity=False)
     with part.open("wb") as file:
-        for piece in body.iter_chunks(_PIECE):
+        for piece in body.iter_chunks(PIECE):
             file.write(piece)
             digest.update(piece)
             if time.monotonic() > end:

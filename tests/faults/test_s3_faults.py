@@ -130,6 +130,21 @@ def test_f25_a_slow_server_is_given_up_at_the_deadline_of_the_whole_transfer(
     assert not list((tmp_path / "data" / "tiny").rglob("*.part"))
 
 
+@pytest.mark.parametrize("verb", ["get", "read", "download"])
+def test_f25_a_release_that_trickles_is_given_up_at_the_deadline_of_the_whole_object(
+    verb: str, line: Line, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"s3://{bucket}/prefix")
+    store.put("adapter", bytes(400_000))
+    words: dict[str, Any] = {"get": (), "read": (0, 400_000), "download": (tmp_path / "adapter",)}
+    line.delay = 0.1  # for every 16 KiB: two and a half seconds in all
+    monkeypatch.setenv("ADAPTORY_S3_DEADLINE", "0.5")
+    with pytest.raises(ServerError, match=f"s3://{bucket}/prefix/adapter: not here within the deadline"):
+        getattr(store, verb)("adapter", *words[verb])
+    monkeypatch.setenv("ADAPTORY_S3_DEADLINE", "60")
+    getattr(store, verb)("adapter", *words[verb])  # it would have come
+
+
 def test_f27_a_download_that_is_cut_is_made_again_and_never_left_half(line: Line, bucket: str, tmp_path: Path) -> None:
     put(bucket, "all.tsv", rows(120))
     line.cut = 2
