@@ -70,6 +70,16 @@ def test_the_workers_of_the_cluster_run_the_commands_and_know_the_variables_of_c
         assert int(pod["terminationGracePeriodSeconds"]) >= int(service["stop_grace_period"].removesuffix("s"))
 
 
+def test_processes_of_a_gpu_machine_share_memory_enough_for_gradients() -> None:
+    """The default of 64 MB would end a training of several GPUs in its first step."""
+    assert SERVICES["gpu-worker"]["shm_size"] == "1gb"
+    pods = [one["spec"]["template"]["spec"] for _, one in manifests("StatefulSet")]
+    template = json.loads((KUBERNETES / "pool" / "job-template.json").read_text())
+    for pod in [*pods, template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]]:
+        assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}} in pod["volumes"]
+        assert {"name": "shm", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]
+
+
 def test_no_pod_may_do_more_than_it_needs() -> None:
     pods = [one["spec"]["template"]["spec"] for kind in ("Deployment", "StatefulSet") for _, one in manifests(kind)]
     template = json.loads((KUBERNETES / "pool" / "job-template.json").read_text())
