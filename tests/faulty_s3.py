@@ -20,7 +20,16 @@ class Line:
     cut: int = 0  # so many are cut off in the middle
     alter: int = 0  # so many have one byte altered
     delay: float = 0.0  # seconds before every 16 KiB
+    busy: int = 0  # every so-manieth request is answered 503, by turns before and after the server did what it asks
+    asked: int = 0  # requests in all
+    answered: int = 0  # with 503 because it was busy
     passed: list[str] = field(default_factory=list)  # paths of objects that were asked for with GET
+
+    def is_busy(self) -> bool:
+        self.asked += 1
+        found = bool(self.busy) and self.asked % self.busy == 0
+        self.answered += found
+        return found
 
     def take(self, name: str) -> bool:
         left: int = getattr(self, name)
@@ -41,19 +50,21 @@ def bad_line(upstream: str) -> Iterator[Line]:
 
         def _pass(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            busy = line.is_busy()
+            if busy and line.answered % 2:
+                return self._refuse()
             of_object = self.command == "GET" and "?" not in self.path
             if of_object:
                 line.passed.append(self.path)
                 if line.take("fail"):
-                    self.send_response(503)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
+                    return self._refuse()
             server = http.client.HTTPConnection(there.hostname or "", there.port, timeout=60)
             server.request(self.command, self.path, body, {name: value for name, value in self.headers.items()})
             answer = server.getresponse()
             content = answer.read()
             server.close()
+            if busy:
+                return self._refuse()
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("transfer-encoding", "connection", "content-length"):
@@ -65,6 +76,11 @@ def bad_line(upstream: str) -> Iterator[Line]:
                 self._spoil(content)
             else:
                 self.wfile.write(content)
+
+        def _refuse(self) -> None:
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def _spoil(self, content: bytes) -> None:
             if line.take("cut"):

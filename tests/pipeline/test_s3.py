@@ -15,10 +15,11 @@ from adaptory.registry import history
 from adaptory.storage import ObjectStore, open_store
 from adaptory.storage.objects import s3_client
 from tests.faults.test_promotion_faults import race
+from tests.faulty_s3 import bad_line
 from tests.pipeline.conftest import run
 from tests.s3_server import s3_server
 from tests.store_contract import StoreContract
-from tests.support import checkout, tiny_base
+from tests.support import checkout, rows, tiny_base, write_recipe, write_tsv
 from tests.unit.test_ledger_machine import Machine
 
 pytestmark = pytest.mark.slow
@@ -110,6 +111,28 @@ def test_the_line_promotes_into_a_bucket_and_another_machine_pulls_from_it(s3: s
     elsewhere.mkdir()
     run(elsewhere, "pull", "tiny@champion", "model", "--store", store["ADAPTORY_STORE"])
     assert "unchanged" in run(elsewhere, "pull", "tiny@champion", "model", "--store", store["ADAPTORY_STORE"]).stdout
+
+
+@pytest.mark.long
+def test_f16_f24_a_store_that_is_busy_all_the_time_and_loses_answers_costs_nothing_but_time(
+    s3: str, server: dict[str, str], tmp_path: Path, prefect_api: str
+) -> None:
+    """Every fourth request is answered 503, half of these after the server has done it: also the ones that create."""
+    folder = checkout(tmp_path / "checkout")
+    with bad_line(server["AWS_ENDPOINT_URL"]) as line:
+        line.busy = 4
+        store = {"ADAPTORY_STORE": f"s3://{s3}/adaptory", "AWS_ENDPOINT_URL": line.url, "PREFECT_API_URL": prefect_api}
+        assert "PASS" in run(folder, "retrain", "tiny", **store).stdout
+        assert "nothing new since v1" in run(folder, "retrain", "tiny", **store).stdout
+        run(folder, "pull", "tiny@champion", "model", **store)
+        run(folder, "audit", **store)
+        write_tsv(folder / "incoming" / "rows.tsv", rows(800, noise=0.02))
+        write_recipe(folder, **{"training.epochs": 8})
+        assert "PASS" in run(folder, "retrain", "tiny", **store).stdout
+        run(folder, "rollback", "tiny", "--reason", "to see it", **store)
+        assert line.answered > 20
+    told = history(open_store(f"s3://{s3}/adaptory"), "tiny")
+    assert [(record.kind, record.version) for record in told] == [("promote", 1), ("promote", 2), ("rollback", 1)]
 
 
 def test_f26_bytes_that_change_on_their_way_up_are_no_object(s3: str, tmp_path: Path) -> None:
