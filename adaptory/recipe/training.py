@@ -75,7 +75,8 @@ class Training(Frozen):
     template: str | None = None
     """Jinja chat template; null: the tokenizer's own, or else the bare texts."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 where the device has units for it, else fp32. On a CPU it is for the products of fused LoRA layers alone."""
+    """`auto`: bf16 where the device has units for it, else fp32. On a GPU it holds a frozen base and computes everything;
+    on a CPU it is for the products of fused LoRA layers alone."""
     deadline: float | None = Field(default=None, gt=0)
     """Minutes the training may take; a plan that is predicted to take longer is refused before it starts."""
     memory: float | None = Field(default=None, gt=0)

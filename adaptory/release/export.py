@@ -13,7 +13,7 @@ from adaptory import bases
 from adaptory.errors import ReleaseError, StageError
 from adaptory.recipe.training import ADAPTERS
 from adaptory.release import serving
-from adaptory.training import adapter, network, objectives
+from adaptory.training import adapter, certificate, network, objectives
 from adaptory.training.certificate import GOLDEN, golden_answers
 from adaptory.training.render import Example
 
@@ -32,7 +32,7 @@ def export(folder: Path, out: Path, form: Form, root: Path, cache: Path) -> str:
     """
     if out.exists():
         raise ReleaseError(f"{out} is there already; name a folder that is not")
-    loaded = serving.load(folder, root, cache)
+    loaded = serving.load(folder, root, cache, whole=True)
     current = folder / "current" if (folder / "current").is_dir() else folder
     _check_form(form, loaded)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -40,13 +40,13 @@ def export(folder: Path, out: Path, form: Form, root: Path, cache: Path) -> str:
         fresh = Path(scratch) / "export"
         fresh.mkdir()
         answer = _WRITE[form](loaded, current, fresh, root, cache)
-        worst = _worst(loaded, current, answer)
-        if not worst <= _LIMIT[form]:
+        rows, expected, half = _golden(current)
+        worst, limit = certificate.worst(expected, answer(rows)), certificate.HALF if half else _LIMIT[form]
+        if not worst <= limit:
             raise StageError(
-                f"as {form}, the release answers otherwise (largest difference {worst:.3g}, limit {_LIMIT[form]:g}); "
-                "nothing is kept"
+                f"as {form}, the release answers otherwise (largest difference {worst:.3g}, limit {limit:g}); nothing is kept"
             )
-        told = {"release": loaded.facts, "form": form, "largest_difference": worst, "limit": _LIMIT[form]}
+        told = {"release": loaded.facts, "form": form, "largest_difference": worst, "limit": limit}
         (fresh / "export.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         fresh.rename(out)
     return f"{out} holds {loaded.facts['name']} as {form}; it answers as the release does (largest difference {worst:.2g})"
@@ -183,27 +183,23 @@ def _gguf(loaded: serving.Predictor, folder: Path, out: Path, root: Path, cache:
     return _asked(loaded, type(loaded.model).from_pretrained(out, gguf_file=name, dtype="float32"))
 
 
-def _golden(folder: Path) -> tuple[list[Example], list[list[float]]]:
+def _golden(folder: Path) -> tuple[list[Example], list[list[float]], bool]:
+    """Rows, how the release answers them, and whether it did so with a base in bf16."""
     path = folder / GOLDEN
     if not path.is_file():
         raise ReleaseError(
             f"{folder} has no {GOLDEN}: it was made before exports were checked; retrain, and export the new release"
         )
     golden = json.loads(path.read_bytes())
-    return [Example(**row) for row in golden["rows"]], golden["answers"]
+    return [Example(**row) for row in golden["rows"]], golden["answers"], bool(golden.get("half"))
 
 
 def _asked(loaded: serving.Predictor, model: Any) -> Callable[[list[Example]], list[list[float]]]:
     """How a model that somebody else's reader loaded answers the rows of the certificate."""
     made = loaded.candidate
-    goal = objectives.to_answer(made.objective, made.training, loaded.made, made.centre, made.spread)
+    whole = made.training.model_copy(update={"precision": "fp32"})
+    goal = objectives.to_answer(made.objective, whole, loaded.made, made.centre, made.spread)
     return lambda rows: golden_answers(goal, model.eval().to(network.device()), rows)
-
-
-def _worst(loaded: serving.Predictor, folder: Path, answer: Callable[[list[Example]], list[list[float]]]) -> float:
-    rows, expected = _golden(folder)
-    pairs = zip(expected, answer(rows), strict=True)
-    return max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True))
 
 
 _WRITE = {"merged": _merged, "vllm": _vllm, "gguf": _gguf, "onnx": _onnx}

@@ -69,8 +69,8 @@ class Predictor:
         return found
 
 
-def load(folder: Path, root: Path, cache: Path) -> Predictor:
-    """The release in `folder` (or in its `current`), verified, on the base that its manifest pins.
+def load(folder: Path, root: Path, cache: Path, *, whole: bool = False) -> Predictor:
+    """The release in `folder` (or in its `current`), verified, on the base that its manifest pins; whole: in fp32 on any device.
 
     Raises ReleaseError when there is no release, IntegrityError when a byte is not as promised, and
     BaseModelError when the base cannot be had or is another one.
@@ -84,7 +84,7 @@ def load(folder: Path, root: Path, cache: Path) -> Predictor:
         raise ReleaseError(f"{folder} holds no release; pull one: adaptory pull NAME@champion {folder}") from None
     # The folder's own manifest vouches for its files; that it is the promoted one was checked by pull.
     manifest.verify(folder, manifest.parse(data, fingerprint.of_bytes(data), str(folder / MANIFEST)))
-    return _loaded(folder, root, cache)
+    return _loaded(folder, root, cache, whole=whole)
 
 
 def smoke(folder: Path, root: Path, cache: Path) -> list[str]:
@@ -119,7 +119,7 @@ def load_release(store: ObjectStore, record: Record, root: Path, cache: Path) ->
     return _loaded(fetch_release(store, record, cache), root, cache)
 
 
-def _loaded(folder: Path, root: Path, cache: Path) -> Predictor:
+def _loaded(folder: Path, root: Path, cache: Path, *, whole: bool = False) -> Predictor:
     from adaptory.training import adapter
     from adaptory.training.candidate import CARD, Candidate
     from adaptory.training.certificate import rendered_with
@@ -127,5 +127,6 @@ def _loaded(folder: Path, root: Path, cache: Path) -> Predictor:
     facts = json.loads((folder / "model.json").read_bytes())
     made = Candidate.model_validate_json((folder / CARD).read_bytes())
     base = bases.cached(made.base_reference, made.base_digest, root, cache)
-    model = adapter.load(folder, base, made.base_digest, made.task, made.training, made.classes, merge=True)
+    settings = made.training.model_copy(update={"precision": "fp32"} if whole else {})
+    model = adapter.load(folder, base, made.base_digest, made.task, settings, made.classes, merge=True)
     return Predictor(facts, made, model, rendered_with(folder, base, made))

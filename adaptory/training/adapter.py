@@ -82,10 +82,13 @@ def load(
 
 
 def merged(model: Any, settings: Training) -> Any:
-    """The model with its adapter worked into the base, where that can be done: it computes faster."""
+    """The model with its adapter worked into the base, where that can be done: it computes faster.
+
+    A base in bf16 has no digits to take an adapter up with.
+    """
     # peft 0.21 cannot merge IA3 beside a saved head; its products cost next to nothing.
     mergeable = settings.method in ADAPTERS and settings.method not in ("prompt_tuning", "qlora", "ia3")
-    return model.merge_and_unload() if mergeable else model
+    return model.merge_and_unload() if mergeable and not network.holds_bf16(settings) else model
 
 
 def check_base(base: Path, digest: str) -> None:

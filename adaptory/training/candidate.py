@@ -88,6 +88,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
         if work.trunk:
             work.trunk.detach()
         fused.detach(work.model)
+        golden = certificate.golden(work)
         if devices.rank():
             devices.wait()
             return _await_card(run.candidate_folder)
@@ -98,7 +99,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
         settings = run.settings
         digest = adapter.save(work.model, settings, fresh, run.recipe.base, run.dataset.base, facts.first)
         facts.renderer.tokenizer.save_pretrained(fresh)
-        certificate.write_golden(work, fresh, run.workspace.data(run.recipe.name) / "base", run.dataset.base, run)
+        certificate.write_golden(work, golden, fresh, run.workspace.data(run.recipe.name) / "base", run.dataset.base, run)
         (fresh / xray.XRAY).write_text(facts.xray, encoding="utf-8")
         curve.write(fresh, curve.told(work.folder))
         trainable, total = methods.count(work.model)

@@ -1,36 +1,44 @@
 """Is the model that was loaded the one that was trained? It must render rows and answer them as it did then."""
 
 import json
+import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from adaptory.errors import StageError
 from adaptory.run import Run
-from adaptory.training import adapter, forward, network, objectives, render
+from adaptory.training import adapter, devices, forward, network, objectives, render
 from adaptory.training.candidate import Candidate
 from adaptory.training.work import Work
 
 GOLDEN, CERTIFICATE = "golden.json", "certificate.json"
 _ROWS = 8
+HALF = 0.1  # a base in bf16 has eight binary digits: another kind of device, or fp32, answers so differently
 _PISSA = 1e-2  # PiSSA's adapter is written as one of the untouched base: equal up to rounding of the whole weight
 
 
-def write_golden(work: Work, folder: Path, base: Path, digest: str, run: Run) -> None:
+def golden(work: Work) -> list[list[float]]:
+    """What the trained model says of a few rows."""
+    return golden_answers(work.goal, work.model, work.validation[:_ROWS])
+
+
+def write_golden(work: Work, golden: list[list[float]], folder: Path, base: Path, digest: str, run: Run) -> None:
     """Keeps what the trained model says of a few rows beside its adapter.
 
     Raises StageError unless the saved adapter, loaded into a fresh model, says exactly the same.
     """
     rows = work.validation[:_ROWS]
-    golden = golden_answers(work.goal, work.model, rows)
-    text = json.dumps({"rows": [asdict(row) for row in rows], "answers": golden})
+    told = {"rows": [asdict(row) for row in rows], "answers": golden, "half": network.holds_bf16(run.settings)}
+    text = json.dumps(told)
     (folder / GOLDEN).write_text(text, encoding="utf-8")
     work.model.cpu()  # makes room on the device for the second one
     again = adapter.load(folder, base, digest, run.recipe.task, run.settings, run.recipe.data.classes)
-    worst = _worst(golden, golden_answers(work.goal, again, rows))
-    if not worst <= (_PISSA if run.settings.method == "pissa" else 0.0):
-        raise StageError(f"the saved adapter answers otherwise than the trained one (largest difference {worst:.3g})")
+    largest = worst(golden, golden_answers(work.goal, again, rows))
+    if not largest <= (_PISSA if run.settings.method == "pissa" else 0.0):
+        raise StageError(f"the saved adapter answers otherwise than the trained one (largest difference {largest:.3g})")
 
 
 def golden_answers(goal: Any, model: Any, rows: Sequence[Any]) -> list[list[float]]:
@@ -40,7 +48,9 @@ def golden_answers(goal: Any, model: Any, rows: Sequence[Any]) -> list[list[floa
     model.eval()
     found: list[list[float]] = []
     device = next(model.parameters()).device
-    with torch.inference_mode():
+    settings = goal.settings
+    half = devices.computing(device, settings.precision) if network.holds_bf16(settings) else nullcontext()
+    with torch.inference_mode(), half:
         for row in rows:  # one at a time: what stands beside a row in a batch changes the last digits
             batch = objectives.prepared(goal, [row], (goal.settings.seed,)).to(device)
             own = goal.name in ("classes", "value", "reward")
@@ -56,16 +66,16 @@ def certify(folder: Path, candidate: Candidate, goal: Any, model: Any) -> None:
     """
     from adaptory.training.render import Example
 
-    golden = json.loads((folder / GOLDEN).read_bytes())
+    golden, half = json.loads((folder / GOLDEN).read_bytes()), network.holds_bf16(candidate.training)
     rows = [Example(**row) for row in golden["rows"]]
-    worst = _worst(golden["answers"], golden_answers(goal, model, rows))
-    limit = _PISSA if candidate.training.method == "pissa" else 1e-3
-    if not worst <= limit:
+    largest = worst(golden["answers"], golden_answers(goal, model, rows))
+    limit = _PISSA if candidate.training.method == "pissa" else HALF if golden.get("half") or half else 1e-3
+    if not largest <= limit:
         raise StageError(
             f"the saved adapter, loaded in a fresh process, answers otherwise than the trained one (largest difference "
-            f"{worst:.3g}, limit {limit:g}); it is not evaluated. Remove {folder} and train again"
+            f"{largest:.3g}, limit {limit:g}); it is not evaluated. Remove {folder} and train again"
         )
-    text = json.dumps({"adapter": candidate.digest, "rows": len(rows), "largest_difference": worst, "limit": limit})
+    text = json.dumps({"adapter": candidate.digest, "rows": len(rows), "largest_difference": largest, "limit": limit})
     (folder / CERTIFICATE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -80,6 +90,7 @@ def rendered_with(folder: Path, base: Path, candidate: Candidate) -> Any:
     return made
 
 
-def _worst(first: list[list[float]], second: list[list[float]]) -> float:
+def worst(first: list[list[float]], second: list[list[float]]) -> float:
+    """The largest difference between two lists of answers; of numbers that are not finite it is infinite."""
     pairs = [(a, b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True)]
-    return max(abs(a - b) for a, b in pairs)
+    return max(abs(a - b) if math.isfinite(a - b) else math.inf for a, b in pairs)

@@ -39,9 +39,38 @@ def world() -> int:
     return int(os.environ["WORLD_SIZE"]) if _many() else 1
 
 
+def sharded() -> bool:
+    """Whether each process holds only its part of what is frozen (ADAPTORY_SHARD; see `shard`)."""
+    return _many() and os.environ.get("ADAPTORY_SHARD", "0") not in ("", "0")
+
+
+def shard(model: Any, blocks: Sequence[Any], device: Any) -> None:
+    """Each process keeps its part of the frozen weights of every block, and has the whole of one while it computes there.
+
+    What trains stays whole in all of them, and its gradients are added up as ever. (FSDP2: Zhao et al. 2023, per parameter.)
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (world(),))
+    learned = {weight for weight in model.parameters() if weight.requires_grad}
+    for block in blocks:
+        fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=learned)
+
+
 def share(batches: Sequence[list[int]]) -> list[list[int]]:
-    """This process's part of a step's batches."""
-    return list(batches[rank() :: world()])
+    """This process's part of a step's batches.
+
+    Of a sharded base all take as many turns, for each needs the others' parts in each: those beyond `own` do not count.
+    """
+    mine = list(batches[rank() :: world()])
+    most = -(-len(batches) // world()) if sharded() else 0
+    return mine + [batches[0]] * (most - len(mine))
+
+
+def own(count: int) -> int:
+    """How many of so many batches are this process's own."""
+    return len(range(rank(), count, world()))
 
 
 def add_up(weights: Sequence[Any], numbers: list[float]) -> list[float]:
@@ -95,14 +124,19 @@ def in_bf16(device: Any, precision: str) -> bool:
     return bool(units.get("avx512_bf16") or units.get("amx_bf16"))
 
 
-def computing(device: Any, precision: str) -> Any:
-    """The context in which forward passes are computed.
+def all_in_bf16(device: Any, precision: str) -> bool:
+    """Whether everything is computed in bf16: on a GPU.
 
-    On a CPU it changes nothing: attention in bf16 takes longer there, and only the products of LoRA layers pay (fused.py).
+    Attention in bf16 takes longer on a CPU, and only the products of LoRA layers pay there (fused.py).
     """
+    return bool(device.type != "cpu" and in_bf16(device, precision))
+
+
+def computing(device: Any, precision: str) -> Any:
+    """The context in which forward passes are computed."""
     import torch
 
-    if device.type != "cpu" and in_bf16(device, precision):
+    if all_in_bf16(device, precision):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 

@@ -100,9 +100,11 @@ def _gradient(work: Work, state: State, window: Sequence[int], *, due: bool) -> 
 
     weight = sum(work.goal.weight(work.train[row]) for row in window)
     total, starved = 0.0, False
-    for rows in devices.share(work.cut(window, work.room(window, state.micro_tokens))):
+    cut = work.cut(window, work.room(window, state.micro_tokens))
+    own = devices.own(len(cut))
+    for turn, rows in enumerate(devices.share(cut)):
         try:
-            total += _backward(work, state, rows, weight)
+            total += _backward(work, state, rows, weight, counts=turn < own)
         except (torch.OutOfMemoryError, RuntimeError) as fault:
             if not is_memory(fault):
                 raise
@@ -113,13 +115,13 @@ def _gradient(work: Work, state: State, window: Sequence[int], *, due: bool) -> 
     return total, stop > 0, short > 0, late > 0
 
 
-def _backward(work: Work, state: State, rows: Sequence[int], weight: float) -> float:
+def _backward(work: Work, state: State, rows: Sequence[int], weight: float, *, counts: bool) -> float:
     preemption.beat()
     some = [work.train[row] for row in rows]
     reference = [work.reference[row] for row in rows] if work.reference else ()
     with devices.computing(work.device, work.goal.settings.precision):
         each, _ = losses(work.goal, work.model, some, (work.goal.settings.seed, state.epoch), reference, work.trunk)
-        loss = each.sum() / weight
+        loss = each.sum() / weight * counts
     loss.backward()
     return float(loss.item())
 

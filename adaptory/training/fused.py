@@ -45,13 +45,14 @@ def _forward(layer: Any, step: Any, *, bf16: bool) -> Any:
     import torch
 
     base, down, up = layer.base_layer, layer.lora_A["default"], layer.lora_B["default"]
-    scale, weight, bias = float(layer.scaling["default"]), base.weight, base.bias
-    if bf16:
-        weight, bias = weight.detach().bfloat16(), None if bias is None else bias.detach().bfloat16()
+    scale, copy = float(layer.scaling["default"]), None
+    if bf16 and base.weight.dtype is not torch.bfloat16:
+        copy = base.weight.detach().bfloat16(), None if base.bias is None else base.bias.detach().bfloat16()
 
     def forward(x: Any) -> Any:
         if torch.is_autocast_enabled(x.device.type) and not bf16:  # which casts what peft's own steps need
             return type(layer).forward(layer, x)
+        weight, bias = copy or (base.weight, base.bias)  # a sharded base has its weights only now
         flat = x.reshape(-1, x.shape[-1])
         return step.apply(flat, weight, bias, down.weight, up.weight, scale).view(*x.shape[:-1], -1)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from adaptory.errors import BaseModelError
 from adaptory.recipe import Task
-from adaptory.recipe.training import Training
+from adaptory.recipe.training import ADAPTERS, Training
+from adaptory.training import devices
 from adaptory.training.render import kind_of
 
 # encoder.layer.3, model.layers.3, transformer.h.3, encoder.block.3: the number of a block.
@@ -28,6 +29,15 @@ def device() -> Any:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def holds_bf16(settings: Training) -> bool:
+    """Whether the base is held in bf16, in half the memory: where it is frozen and computed with in bf16 anyway, on a GPU.
+
+    PiSSA changes the base by less than bf16 can hold; QLoRA holds it in 4 bits.
+    """
+    frozen = settings.method in ADAPTERS and settings.method not in ("pissa", "qlora")
+    return frozen and devices.all_in_bf16(device(), settings.precision)
 
 
 def config_of(base: Path) -> Any:
@@ -52,7 +62,7 @@ def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str]
     import torch
     import transformers
 
-    config = config_of(base)
+    config, half = config_of(base), holds_bf16(settings)
     kind, outputs = kind_of(config), outputs_of(task, settings, classes)
     drops = [name for name in vars(config) if name.endswith(("dropout", "dropout_prob", "dropout_rate", "pdrop"))]
     more: dict[str, Any] = {name: 0.0 for name in drops if isinstance(getattr(config, name), float)}
@@ -70,9 +80,12 @@ def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str]
     torch.manual_seed(seed)
     with _quiet():
         model = model_class.from_pretrained(
-            base, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-            **_quantised(settings), **more,
+            base, dtype=torch.bfloat16 if half else torch.float32, local_files_only=True, trust_remote_code=False,
+            use_safetensors=True, **_quantised(settings), **more,
         )  # fmt: skip
+    for name, part in model.named_modules() if half else ():
+        if name.rpartition(".")[2] in (*HEADS, MASKED_HEAD) or "norm" in type(part).__name__.lower():
+            part.float()  # heads train; norms are small, and sums of squares
     if model.config.pad_token_id is None and hasattr(model.config, "eos_token_id"):
         model.config.pad_token_id = model.config.eos_token_id
     return model
@@ -81,6 +94,11 @@ def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str]
 def blocks(model: Any) -> dict[str, int]:
     """Module name -> number of its block, for everything inside one."""
     return {name: int(found[1]) for name, _ in model.named_modules() if (found := _BLOCK.search(name))}
+
+
+def block_modules(model: Any) -> list[Any]:
+    """The blocks themselves, in the order of the network."""
+    return [part for name, part in model.named_modules() if (found := _BLOCK.search(name)) and found.end() == len(name)]
 
 
 def block_count(model: Any) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adaptory.training import devices
 from adaptory.training.batches import sorted_batches
 from adaptory.training.network import learns_prompt, unwrapped
 from adaptory.training.render import Renderer, common
@@ -112,7 +113,7 @@ def likelihoods(model: Any, made: Renderer, prompts: Sequence[list[int]], option
     found = np.zeros((len(prompts), len(options)))
     device = next(model.parameters()).device
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), devices.computing(device, "auto"):
         shared = Shared.of(model, made, prompts)
         for places in sorted_batches([len(prompt) - len(shared.tokens) for prompt in prompts], _TOKENS):
             ids, mask, more = shared.batch([prompts[place] for place in places], made.pad, device)

@@ -41,6 +41,8 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
     goal = objectives.laid_out(goal, model)
     if run.start:
         _go_on_from(run, model)
+    if devices.sharded():  # block by block, so that no device ever holds all of it
+        devices.shard(model, network.block_modules(model), network.device())
     model.to(network.device())
     first_digest = adapter.digest_of_weights(model)
     folder = run.checkpoints
@@ -48,7 +50,9 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
     first = adapter.save_first(model, settings, folder / "first")
     trunk = _trunk(run, model, goal, made, train, validation, emit) if settings.cache_trunk else None
     if settings.fused:
-        fused.attach(model, bf16=devices.in_bf16(network.device(), settings.precision))
+        # A copy of the weights in bf16 would be of all of them.
+        copies = devices.in_bf16(network.device(), settings.precision)
+        fused.attach(model, bf16=copies and (network.holds_bf16(settings) or not devices.sharded()))
     references: list[Sequence[tuple[float, float]]] = [(), ()]
     if goal.name == "dpo":
         emit({"event": "stage", "what": "scoring both answers under the start"})
@@ -83,7 +87,8 @@ def _trunk(run: Run, model: Any, goal: Any, made: Any, train: Sequence[Any], val
     if cut == 0:
         return None
     _check_untouched(model, cut)
-    key = trunk.key(run.dataset.base, made.digest, cut, quantised=settings.method == "qlora")
+    held = {"quantised": settings.method == "qlora", "half": network.holds_bf16(settings)}
+    key = trunk.key(run.dataset.base, made.digest, cut, **held)
     found = trunk.Trunk(model, cut, run.workspace.cache / "trunk" / fingerprint.short(key))
     sequences = [one for rows in (train, validation) for one in objectives.sequences_of(goal, rows)]
     if not devices.rank():
@@ -110,6 +115,10 @@ def _check_untouched(model: Any, cut: int) -> None:
 
 
 def _check_fits(goal: Any, made: Any, settings: Training) -> None:
+    if settings.cache_trunk and devices.sharded():
+        raise RecipeError(
+            "training.cache_trunk needs none of the blocks that ADAPTORY_SHARD would share out; unset one of the two"
+        )
     if settings.cache_trunk and (goal.name == "masked" or made.kind == "seq2seq"):
         raise RecipeError("training.cache_trunk needs rows that are read the same in every epoch, and one stack of blocks")
     if settings.method == "prompt_tuning" and made.kind == "causal" and goal.name in ("classes", "value", "reward"):

@@ -134,9 +134,11 @@ class Trunk:
         hook = block.register_forward_hook(catch)
         inner = unwrapped(self.model)
         inner.eval()
-        batch = collate(sequences, pad).to(next(inner.parameters()).device)
+        weight = inner.get_input_embeddings().weight
+        batch = collate(sequences, pad).to(weight.device)
+        precision = "bf16" if weight.dtype is torch.bfloat16 else "fp32"
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), devices.computing(weight.device, precision):
                 inner.base_model(**inputs(inner, batch))
         except _Caught:
             pass
@@ -191,12 +193,13 @@ class _Caught(Exception):  # noqa: N818 - nothing went wrong
     """The states are there; the rest of the pass is not needed."""
 
 
-def key(base: str, rendering: str, cut: int, *, quantised: bool = False) -> str:
+def key(base: str, rendering: str, cut: int, *, quantised: bool = False, half: bool = False) -> str:
     """What the kept states depend on."""
     from importlib.metadata import version
 
     libraries = {name: version(name) for name in ("torch", "transformers")}
     facts = {"base": base, "rendering": rendering, "cut": cut, "quantised": quantised, "libraries": libraries}
+    facts |= {"half": True} if half else {}
     return fingerprint.of_json({"schema": "trunk/v1", **facts})
 
 

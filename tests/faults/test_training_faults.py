@@ -395,7 +395,8 @@ def test_f2_a_trainer_that_is_killed_or_hangs_in_a_step_is_told_as_one_that_died
 def test_f1_of_two_processes_that_train_together_one_dies_and_the_same_command_ends_with_the_same_bytes(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "checkout", **{"training.dropout": 0.1, "training.epochs": 3})
     subprocess.run([str(BIN / "adaptory"), "prepare", "tiny"], cwd=folder, check=True, capture_output=True)
-    whole, other = (shutil.copytree(folder, tmp_path / name, symlinks=True) for name in ("whole", "other"))
+    copies = ("whole", "other", "sharded")
+    whole, other, sharded = (shutil.copytree(folder, tmp_path / name, symlinks=True) for name in copies)
     run_stage(find(whole), "train", "tiny", lambda event: None, processes=2)
 
     def follow(event: dict[str, Any]) -> None:
@@ -415,6 +416,10 @@ def test_f1_of_two_processes_that_train_together_one_dies_and_the_same_command_e
     subprocess.run(torchrun, cwd=other, env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"}, check=True, capture_output=True)
     card = json.loads(next(other.glob(".adaptory/runs/tiny/candidate-*/candidate.json")).read_text())
     assert card["processes"] == 2 and card["digest"] == _digest(whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAPTORY_SHARD", "1")
+        run_stage(find(sharded), "train", "tiny", lambda event: None, processes=2)
+    assert _digest(sharded) == _digest(whole), "each with half of the base"
 
 
 def stages(folder: Path) -> list[int]:

@@ -37,7 +37,8 @@ def loaded(it: Any) -> Any:
 def test_a_model_that_was_loaded_again_is_certified_and_one_with_a_weight_moved_is_refused(trained: Any) -> None:
     import torch
 
-    certificate.write_golden(trained.one, trained.folder, trained.base, trained.digest, trained.run)
+    golden = certificate.golden(trained.one)
+    certificate.write_golden(trained.one, golden, trained.folder, trained.base, trained.digest, trained.run)
     candidate: Any = SimpleNamespace(training=trained.made.training, digest="sha256:x")
     certificate.certify(trained.folder, candidate, trained.one.goal, loaded(trained))
     told = json.loads((trained.folder / certificate.CERTIFICATE).read_text())
@@ -59,8 +60,9 @@ def test_an_adapter_that_was_not_saved_as_it_was_trained_is_no_candidate(trained
         for weight in trained.one.model.parameters():
             if weight.requires_grad:
                 weight += 0.1
+    golden = certificate.golden(trained.one)
     with pytest.raises(StageError, match="the saved adapter answers otherwise"):
-        certificate.write_golden(trained.one, trained.folder, trained.base, trained.digest, trained.run)
+        certificate.write_golden(trained.one, golden, trained.folder, trained.base, trained.digest, trained.run)
 
 
 def test_rows_that_would_be_rendered_otherwise_than_in_training_are_refused(trained: Any) -> None:

@@ -340,7 +340,8 @@ def test_the_losses_are_those_that_transformers_computes(tmp_path: Path) -> None
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharded", [False, True], ids=["each with the whole base", "each with half of it"])
+def test_two_processes_train_as_one(tmp_path: Path, sharded: bool) -> None:
     alone = run(tmp_path / "a", "sft", "causal", epochs=1)[0]
     base(tmp_path / "b" / "causal", "causal")
     script = tmp_path / "two.py"
@@ -353,7 +354,11 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         "from tests.training.toys import trajectory, work\n"
         "with devices.joined():\n"
         "    assert devices.world() == 2\n"
-        f"    one = work(Path({str(tmp_path / 'b')!r}), 'sft', 'causal', epochs=1)\n"
+        # So many batches in a step that one process often has one more than the other.
+        f"    one = work(Path({str(tmp_path / 'b')!r}), 'sft', 'causal', epochs=1, micro_tokens=60)\n"
+        "    held = [w for n, w in one.model.named_parameters() if '.layers.' in n and not w.requires_grad]\n"
+        "    mine = sum((w.to_local() if hasattr(w, 'to_local') else w).numel() for w in held)\n"
+        f"    assert mine == sum(w.numel() for w in held) // {1 + sharded}, mine\n"
         "    # Clocks differ: the first process finds that a checkpoint is due after every step, the other one never does.\n"
         "    trajectory(replace(one, every=1e9 if devices.rank() else 0.0))\n"
     )
@@ -361,7 +366,10 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # What torchrun sets.
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    shared = {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo",
+        "ADAPTORY_SHARD": str(int(sharded)),
+    }  # fmt: skip
     ranks = [{**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1)]
     both = [subprocess.Popen([sys.executable, str(script)], env=rank, stderr=subprocess.PIPE, text=True) for rank in ranks]
     told = [one.communicate(timeout=120)[1] for one in both]

@@ -131,6 +131,8 @@ def work(
     goal = objectives.objective(made.task, settings, renderer, train, len(made.data.classes))
     model = adapter.make(place, made.task, settings, made.data.classes)
     goal = objectives.laid_out(goal, model)
+    if devices.sharded():
+        devices.shard(model, network.block_modules(model), network.device())
     if settings.fused:
         fused.attach(model, bf16=devices.in_bf16(network.device(), settings.precision))
     trunk = None
