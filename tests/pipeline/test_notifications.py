@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from adaptory.errors import UserError
-from infra.deploy import _where_to_tell
+from infra.automations import _where_to_tell
 
 pytestmark = pytest.mark.slow
 

@@ -130,6 +130,33 @@ def test_deploying_again_changes_nothing(site: Site) -> None:
     assert _deployed(site) == before
 
 
+def test_what_a_person_stopped_is_not_started_by_deploying_again(site: Site) -> None:
+    declared = site.folder / "prefect.yaml"
+    before, weekly = declared.read_text(), "'0 4 * * 1', timezone: UTC, active: "
+    poll = site.get("/deployments/name/arrivals/poll")["id"]
+
+    def schedule(**change: bool) -> bool:
+        found = site.get("/deployments/name/retrain/tiny")
+        if change:
+            site.answer("PATCH", f"/deployments/{found['id']}/schedules/{found['schedules'][0]['id']}", json=change)
+        return bool(site.get("/deployments/name/retrain/tiny")["schedules"][0]["active"])
+
+    declared.write_text(before.replace(weekly + "false", weekly + "true"))
+    try:
+        assert schedule(active=True)
+        site.stack.start("deploy")
+        assert schedule(), "what runs goes on running"
+        assert not schedule(active=False)
+        site.post(f"/deployments/{poll}/pause_deployment", {})
+        site.stack.start("deploy")
+        assert not schedule()
+        assert site.get("/deployments/name/arrivals/poll")["paused"]
+    finally:
+        declared.write_text(before)
+        site.post(f"/deployments/{poll}/resume_deployment", {})
+        site.stack.start("deploy")
+
+
 def _asked(site: Site) -> set[str]:
     """Every run of `promote/ask`, begun or not."""
     return {one["id"] for one in site.post("/flow_runs/filter", {"deployments": {"name": {"any_": ["ask"]}}})}
