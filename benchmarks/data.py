@@ -118,7 +118,8 @@ def with_pandas(folder: Path) -> int:
 
     def cells(line: bytes) -> dict[str, str]:
         try:
-            return orjson.loads(line)
+            found: dict[str, str] = orjson.loads(line)
+            return found
         except orjson.JSONDecodeError:
             return {}
 
