@@ -8,7 +8,8 @@ from typing import Any
 
 from adaptory.training.network import learns_prompt, unwrapped
 from adaptory.training.render import Example
-from adaptory.training.tree import Tree, attending, planted, segments_of
+from adaptory.training.tree import Tree, planted, segments_of
+from adaptory.training.tree_attention import attending
 
 IGNORED = -100
 _BY_ROW = "adaptory-by-row"  # attention within each row of a joined batch

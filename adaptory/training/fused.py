@@ -2,11 +2,20 @@
 
 y = x W' + b + s (x A') B' as peft computes it, to rounding; the weight of the base is frozen, so its gradient is never
 computed. On two AVX2 cores a layer takes 10 to 18% less time (docs/log.md). Where the device has bf16 units, the products
-are of a copy of the base's weight in bf16, made once: autocast would make it again in every step.
+are of a copy of the base's weight in bf16, made once: autocast would make it again in every step. What several layers read is
+brought to bf16 once, and between the two halves of a feed-forward network it stays so.
 """
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
+
+from adaptory.training import lean
+from adaptory.training.network import unwrapped
+
+# A feed-forward network: the layers before its activation, and the one after.
+_HALVES = ((("gate_proj", "up_proj"), "down_proj"), (("gate_up_proj",), "down_proj"), (("intermediate.dense",), "output.dense"),
+           (("lin1",), "lin2"))  # fmt: skip
 
 
 def attach(model: Any, *, bf16: bool = False) -> int:
@@ -14,34 +23,73 @@ def attach(model: Any, *, bf16: bool = False) -> int:
 
     Others are left as peft has them.
     """
-    step = _step()
-    found = list(_plain(model))
-    for layer in found:
-        layer.forward = _forward(layer, step, bf16=bf16)
+    step, once, found = _step(), _Once(), dict(_plain(model))
+    for name, layer in found.items():
+        layer.forward = _forward(layer, step, once, bf16=bf16, stays=_is_first_half(name, found))
+    if found:
+        lean.attach(model)
+        for head in _heads(model) if bf16 else ():
+            head.forward = _head_forward(head)
     return len(found)
 
 
 def detach(model: Any) -> None:
     """The model is as it was."""
-    for layer in _plain(model):
+    for _, layer in _plain(model):
         layer.__dict__.pop("forward", None)
+    lean.detach(model)
+    for head in _heads(model):
+        head.__dict__.pop("forward", None)
 
 
-def _plain(model: Any) -> Iterator[Any]:
+def _plain(model: Any) -> Iterator[tuple[str, Any]]:
     """LoRA layers with nothing special: one adapter, no dropout, no bias of its own, no variant, a plain base."""
     import torch
     from peft.tuners.lora import Linear
 
-    for layer in model.modules():
+    for name, layer in model.named_modules():
         if not isinstance(layer, Linear) or type(layer.base_layer) is not torch.nn.Linear:
             continue
         names = list(layer.lora_A)
         own = names == list(layer.active_adapters) == ["default"] and not layer.merged and not layer.lora_variant
         if own and isinstance(layer.lora_dropout["default"], torch.nn.Identity) and layer.lora_B["default"].bias is None:
-            yield layer
+            yield name, layer
 
 
-def _forward(layer: Any, step: Any, *, bf16: bool) -> Any:
+def _heads(model: Any) -> Iterator[Any]:
+    """The frozen head over the vocabulary, if it is a plain one in fp32."""
+    import torch
+
+    head = unwrapped(model).get_output_embeddings()
+    if type(head) is torch.nn.Linear and not head.weight.requires_grad and head.weight.dtype is torch.float32:
+        yield head
+
+
+def _is_first_half(name: str, plain: dict[str, Any]) -> bool:
+    """Whether only an activation and another such layer read what this one gives."""
+    for firsts, second in _HALVES:
+        for first in firsts:
+            if name.endswith(f".{first}"):
+                return f"{name.removesuffix(first)}{second}" in plain
+    return False
+
+
+class _Once:
+    """What was read last, in the precision of the products: query, key and value read the same."""
+
+    def __init__(self) -> None:
+        self.read: Any = lambda: None
+        self.cast: Any = None
+
+    def __call__(self, x: Any, dtype: Any) -> Any:
+        if x.dtype == dtype:
+            return x
+        if self.read() is not x:
+            self.read, self.cast = weakref.ref(x), x.to(dtype)
+        return self.cast
+
+
+def _forward(layer: Any, step: Any, once: _Once, *, bf16: bool, stays: bool) -> Any:
     import torch
 
     base, down, up = layer.base_layer, layer.lora_A["default"], layer.lora_B["default"]
@@ -53,10 +101,36 @@ def _forward(layer: Any, step: Any, *, bf16: bool) -> Any:
         if torch.is_autocast_enabled(x.device.type) and not bf16:  # which casts what peft's own steps need
             return type(layer).forward(layer, x)
         weight, bias = copy or (base.weight, base.bias)  # a sharded base has its weights only now
-        flat = x.reshape(-1, x.shape[-1])
-        return step.apply(flat, weight, bias, down.weight, up.weight, scale).view(*x.shape[:-1], -1)
+        flat = once(x, weight.dtype).reshape(-1, x.shape[-1])
+        y = step.apply(flat, weight, bias, down.weight, up.weight, scale).view(*x.shape[:-1], -1)
+        # A GPU attends in bf16; a CPU takes longer for that than in fp32.
+        return y if stays or torch.is_autocast_enabled(x.device.type) else y.to(down.weight.dtype)
 
     return forward
+
+
+def _head_forward(head: Any) -> Any:
+    """Logits in fp32, for they decide; only what goes back from them is multiplied in bf16."""
+    step, copy = _head_step(), head.weight.detach().bfloat16()
+    return lambda x: step.apply(x, head.weight, head.bias, copy)
+
+
+def _head_step() -> Any:
+    import torch
+
+    class Head(torch.autograd.Function):  # type: ignore[misc]
+        """The head's logits, and the gradient by what it reads."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Any, weight: Any, bias: Any, copy: Any) -> Any:
+            ctx.copy, ctx.given = copy, x.dtype
+            return torch.nn.functional.linear(x, weight, bias)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return (grads[0].to(ctx.copy.dtype) @ ctx.copy).to(ctx.given), None, None, None
+
+    return Head
 
 
 def _step() -> Any:
@@ -67,21 +141,19 @@ def _step() -> Any:
 
         @staticmethod
         def forward(ctx: Any, x: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float) -> Any:
-            ctx.given, ctx.learned, ctx.scale = x.dtype, down.dtype, scale
-            x, down, up = x.to(weight.dtype), down.to(weight.dtype), up.to(weight.dtype)
+            ctx.learned, ctx.scale = down.dtype, scale
+            down, up = down.to(weight.dtype), up.to(weight.dtype)
             inner = x @ down.t()
             y = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
             ctx.save_for_backward(x, weight, down, up, inner)
-            y = y.addmm_(inner, up.t(), alpha=scale)
-            # A GPU attends in bf16; a CPU takes longer for that than in fp32.
-            return y if torch.is_autocast_enabled(y.device.type) else y.to(ctx.given)
+            return y.addmm_(inner, up.t(), alpha=scale)
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
             x, weight, down, up, inner = ctx.saved_tensors
-            grad = grads[0].to(weight.dtype)
+            grad = grads[0]
             low = (grad @ up).mul_(ctx.scale)
-            below = (grad @ weight).addmm_(low, down).to(ctx.given) if ctx.needs_input_grad[0] else None
+            below = (grad @ weight).addmm_(low, down) if ctx.needs_input_grad[0] else None
             own = (low.t() @ x).to(ctx.learned), (grad.t() @ inner).mul_(ctx.scale).to(ctx.learned)
             return below, None, None, *own, None
 

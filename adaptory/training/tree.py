@@ -5,17 +5,14 @@ sequences after it attend to. Positions and attention are those of whole sequenc
 (tested). One linear sequence of tokens goes through the network; only attention knows of the segments.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 from adaptory.training.network import learns_prompt, unwrapped
 from adaptory.training.render import Example, common
 
 _WORTH = 4  # tokens: a shorter beginning is computed again and again
-_NAME = "adaptory-tree"  # of this attention, to transformers
 # Causal networks that leave all of attention to transformers' own interface, without a window or a bias of their own.
 KNOWN = ("gemma", "granite", "llama", "mistral", "olmo", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 
@@ -35,11 +32,14 @@ class Tree:
     """Segments in the order in which they are computed, and what attention needs to know of them."""
 
     segments: list[Segment]
-    root: int  # tokens of the first segment, if others stand on it: it attends to itself alone
+    root: int  # tokens of the first segment, if all others stand on it: it attends to itself alone
     asking: Any  # for each other segment the places of its tokens, padded with place 0: segments x longest
     seen: Any  # the places of all that it attends to, itself last: segments x most
     mask: Any  # which of those each token attends to: segments x 1 x longest x most
     back: Any  # for each place after the root, where its token stands in `asking`
+    home: Any  # and where it stands in `seen`, in the line of its own segment
+    again: Any  # where else tokens after the root stand in `seen`: they are above others
+    whose: Any  # and the places of those
     owners: Any  # for each place, the sequence it is of (of a shared one: one of them)
     lasts: Any  # for each sequence, the place of its last token
 
@@ -92,7 +92,7 @@ def planted(segments: Sequence[Segment], sequences: int) -> Tree:
     starts = [sum(lengths[:place]) for place in range(len(segments))]
     places = [list(range(start, start + length)) for start, length in zip(starts, lengths, strict=True)]
     paths = [[at for part in (*one.above, number) for at in places[part]] for number, one in enumerate(segments)]
-    rooted = len(segments) > 1 and segments[1].above[:1] == (0,)
+    rooted = len(segments) > 1 and all(one.above[:1] == (0,) for one in segments[1:])  # not the beginning of one group alone
     below = list(range(int(rooted), len(segments)))
     longest, most = max(lengths[number] for number in below), max(len(paths[number]) for number in below)
     asking, seen = torch.zeros(len(below), longest, dtype=torch.long), torch.zeros(len(below), most, dtype=torch.long)
@@ -103,26 +103,16 @@ def planted(segments: Sequence[Segment], sequences: int) -> Tree:
     # A token sees all above its segment, and its segment up to itself; the padding sees something, too, or it would be NaN.
     mask = torch.arange(most) <= before + torch.arange(longest)[:, None]
     back = torch.cat([row * longest + torch.arange(lengths[number]) for row, number in enumerate(below)])
+    lines = [len(paths[number]) - lengths[number] for number in below]  # where a segment begins in its line
+    home = torch.cat([row * most + lines[row] + torch.arange(lengths[number]) for row, number in enumerate(below)])
+    root = lengths[0] if rooted else 0
+    above = [(row * most + at, paths[number][at]) for row, number in enumerate(below) for at in range(root, lines[row])]
+    again, whose = torch.tensor(above, dtype=torch.long).reshape(-1, 2).T
     owners = torch.cat([torch.full((length,), one.sequence) for one, length in zip(segments, lengths, strict=True)])
     lasts = torch.zeros(sequences, dtype=torch.long)
     for one, start, length in zip(segments, starts, lengths, strict=True):
         lasts[one.sequence] = start + length - 1  # the leaf of a sequence comes last
-    return Tree(list(segments), lengths[0] if rooted else 0, asking, seen, mask[:, None], back, owners, lasts)
-
-
-@contextmanager
-def attending(inner: Any, is_tree: bool) -> Iterator[None]:
-    """Within it, the network attends along the tree that it is given as `tree`."""
-    if not is_tree:
-        yield
-        return
-    _register()
-    usual = inner.config._attn_implementation
-    inner.config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        inner.config._attn_implementation = usual
+    return Tree(list(segments), root, asking, seen, mask[:, None], back, home, again, whose, owners, lasts)
 
 
 def alike(rows: Sequence[Example]) -> int:
@@ -137,32 +127,3 @@ def _parting(group: Sequence[Example], root: int) -> int:
     """Where the sequences of a group part."""
     found = alike(group)
     return found if found - root >= _WORTH else root
-
-
-@cache
-def _register() -> None:
-    """Makes this attention known to transformers."""
-    import torch
-    from transformers import AttentionInterface
-
-    def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, *, tree: Tree, **more: Any) -> tuple[Any, None]:
-        heads = query.shape[1] // key.shape[1]
-        repeated = heads > 1 and query.device.type != "cpu"  # on a GPU no fast kernel has both a mask and grouped heads
-        if repeated:
-            key, value = key.repeat_interleave(heads, dim=1), value.repeat_interleave(heads, dim=1)
-        how = {"scale": more.get("scaling"), "enable_gqa": heads > 1 and not repeated}
-
-        def picked(states: Any, places: Any) -> Any:
-            flat = states[0].transpose(0, 1)  # tokens x heads x width
-            return flat.index_select(0, places.reshape(-1)).view(*places.shape, *flat.shape[1:]).transpose(1, 2)
-
-        asked, seen = picked(query, tree.asking), [picked(states, tree.seen) for states in (key, value)]
-        found = torch.nn.functional.scaled_dot_product_attention(asked, *seen, attn_mask=tree.mask, **how)
-        found = found.transpose(1, 2).flatten(0, 1).index_select(0, tree.back)
-        if tree.root:
-            roots = [states[:, :, : tree.root] for states in (query, key, value)]
-            first = torch.nn.functional.scaled_dot_product_attention(*roots, is_causal=True, **how)
-            found = torch.cat([first[0].transpose(0, 1), found])
-        return found[None], None
-
-    AttentionInterface.register(_NAME, attend)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from adaptory import bases
 from adaptory.errors import BaseModelError, RecipeError, ReleaseError
 from adaptory.release.prepacked import prepack
-from adaptory.training import adapter, answers, curve, fit, forward, methods, network, objectives, render, setup
+from adaptory.training import adapter, answers, curve, fit, forward, fused, methods, network, objectives, render, setup
 from adaptory.training.certificate import golden_answers
 from adaptory.training.render import Example
 from tests.training.toys import base, recipe, work
@@ -77,6 +77,7 @@ def _learns(folder: Path, task: str, kind: str, method: str, **more: Any) -> Non
     digest = adapter.save(one.model, one.goal.settings, saved, "./base", bases.digest_of(place), first)
     assert digest.startswith("sha256:")
     made = recipe(task, **settings(method, **more))
+    fused.detach(one.model)
     golden = golden_answers(one.goal, one.model, one.validation[:6])
     for merge in (False, True):
         again = adapter.load(saved, place, bases.digest_of(place), made.task, made.training, made.data.classes, merge=merge)

@@ -1,0 +1,105 @@
+"""Attention along a tree of tokens (tree.py), as transformers calls it.
+
+Keys and values of what a segment stands on are copied beside its own; the gradient of a copy goes back by where it came from,
+which is known, and not by a search of all places: that took an eighth of a training step.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from adaptory.training import lean
+from adaptory.training.tree import Tree
+
+_NAME = "adaptory-tree"  # of this attention, to transformers
+
+
+@contextmanager
+def attending(inner: Any, is_tree: bool) -> Iterator[None]:
+    """Within it, the network attends along the tree that it is given as `tree`."""
+    if not is_tree:
+        yield
+        return
+    _register()
+    usual = inner.config._attn_implementation
+    inner.config._attn_implementation = _NAME
+    try:
+        with lean.rotating(inner):
+            yield
+    finally:
+        inner.config._attn_implementation = usual
+
+
+@cache
+def _register() -> None:
+    """Makes this attention known to transformers."""
+    import torch
+    from transformers import AttentionInterface
+
+    spread, join = _spread(), _join()
+
+    def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, *, tree: Tree, **more: Any) -> tuple[Any, None]:
+        heads = query.shape[1] // key.shape[1]
+        repeated = heads > 1 and query.device.type != "cpu"  # on a GPU no fast kernel has both a mask and grouped heads
+        if repeated:
+            key, value = key.repeat_interleave(heads, dim=1), value.repeat_interleave(heads, dim=1)
+        how = {"scale": more.get("scaling"), "enable_gqa": heads > 1 and not repeated}
+        parts = [spread.apply(states, tree, asks) for states, asks in ((query, True), (key, False), (value, False))]
+        picked, roots = zip(*parts, strict=True)
+        found = torch.nn.functional.scaled_dot_product_attention(*picked, attn_mask=tree.mask, **how)
+        first = torch.nn.functional.scaled_dot_product_attention(*roots, is_causal=True, **how) if tree.root else roots[0]
+        return join.apply(found, first, tree), None
+
+    AttentionInterface.register(_NAME, attend)
+
+
+def _spread() -> Any:
+    import torch
+
+    class Spread(torch.autograd.Function):  # type: ignore[misc]
+        """States of 1 x heads x tokens x width in the lines of `asking` or `seen`, and those of the root."""
+
+        @staticmethod
+        def forward(ctx: Any, states: Any, tree: Tree, asks: bool) -> Any:
+            ctx.tree, ctx.asks = tree, asks
+            places, flat = tree.asking if asks else tree.seen, states[0].transpose(0, 1)  # tokens x heads x width
+            picked = flat.index_select(0, places.reshape(-1)).view(*places.shape, *flat.shape[1:]).transpose(1, 2)
+            return picked, states[:, :, : tree.root].clone()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            tree, flat = ctx.tree, grads[0].transpose(1, 2).flatten(0, 1)  # all lines, one after the other
+            root = grads[1][0]
+            if ctx.asks:
+                own = flat.index_select(0, tree.back)
+            else:
+                root = root + grads[0][:, :, : tree.root].sum(0)
+                own = flat.index_select(0, tree.home)
+                if len(tree.again):
+                    own.index_add_(0, tree.whose - tree.root, flat.index_select(0, tree.again))
+            return torch.cat([root.transpose(0, 1), own]).transpose(0, 1)[None], None, None
+
+    return Spread
+
+
+def _join() -> Any:
+    import torch
+
+    class Join(torch.autograd.Function):  # type: ignore[misc]
+        """What was found in the lines and for the root, in the order of the places: 1 x tokens x heads x width."""
+
+        @staticmethod
+        def forward(ctx: Any, found: Any, first: Any, tree: Tree) -> Any:
+            ctx.tree, ctx.shape = tree, found.shape
+            own = found.transpose(1, 2).flatten(0, 1).index_select(0, tree.back)
+            return torch.cat([first[0].transpose(0, 1), own])[None]
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            tree, (segments, heads, longest, width) = ctx.tree, ctx.shape
+            root, own = grads[0][0].split([tree.root, grads[0].shape[1] - tree.root])
+            lines = own.new_zeros(segments * longest, heads, width).index_copy_(0, tree.back, own)
+            return lines.view(segments, longest, heads, width).transpose(1, 2), root.transpose(0, 1)[None], None
+
+    return Join
