@@ -125,7 +125,7 @@ def test_f16_f24_a_store_that_is_busy_all_the_time_and_loses_answers_costs_nothi
         assert "PASS" in run(folder, "retrain", "tiny", **store).stdout
         assert "nothing new since v1" in run(folder, "retrain", "tiny", **store).stdout
         run(folder, "pull", "tiny@champion", "model", **store)
-        run(folder, "audit", **store)
+        run(folder, "audit", "tiny", **store)
         write_tsv(folder / "incoming" / "rows.tsv", rows(800, noise=0.02))
         write_recipe(folder, **{"training.epochs": 8})
         assert "PASS" in run(folder, "retrain", "tiny", **store).stdout
