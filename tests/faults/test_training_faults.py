@@ -109,6 +109,7 @@ def test_f1_killed_while_a_checkpoint_is_written(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_f1_and_f3_the_real_stage_killed_or_told_to_stop_goes_on_to_the_same_adapter(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "checkout", **{"training.dropout": 0.1})
     subprocess.run([str(BIN / "adaptory"), "prepare", "tiny"], cwd=folder, check=True, capture_output=True)

@@ -12,7 +12,7 @@ from tests.pipeline.conftest import run
 from tests.support import FILLER, WORDS, checkout, tiny_recipe
 from tests.training.toys import base
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 MEANING = {"negative": -2.0, "neutral": 0.0, "positive": 2.0}
 
 
@@ -83,10 +83,7 @@ LINES: dict[str, tuple[str, Any, str, str]] = {
 }  # fmt: skip
 
 
-SHORT = ("regression", "translation")  # the others belong to the long tests
-
-
-@pytest.mark.parametrize("name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in LINES])
+@pytest.mark.parametrize("name", LINES)
 def test_every_task_goes_the_whole_line_to_a_release_that_answers(tmp_path: Path, prefect_api: str, name: str) -> None:
     kind, recipe, question, field = LINES[name]
     folder = checkout(tmp_path / "checkout", base=False)
