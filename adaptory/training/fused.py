@@ -16,6 +16,7 @@ from adaptory.training.network import unwrapped
 # A feed-forward network: the layers before its activation, and the one after.
 _HALVES = ((("gate_proj", "up_proj"), "down_proj"), (("gate_up_proj",), "down_proj"), (("intermediate.dense",), "output.dense"),
            (("lin1",), "lin2"))  # fmt: skip
+_ROWS = 16  # tokens are filled up to a multiple: oneDNN keeps kernels of its own for every number of them, up to a GB
 
 
 def attach(model: Any, *, bf16: bool = False) -> int:
@@ -75,18 +76,26 @@ def _is_first_half(name: str, plain: dict[str, Any]) -> bool:
 
 
 class _Once:
-    """What was read last, in the precision of the products: query, key and value read the same."""
+    """What was read last, as rows in the precision of the products: query, key and value read the same."""
 
     def __init__(self) -> None:
         self.read: Any = lambda: None
         self.cast: Any = None
 
-    def __call__(self, x: Any, dtype: Any) -> Any:
+    def __call__(self, x: Any, dtype: Any, multiple: int) -> Any:
+        flat = x.reshape(-1, x.shape[-1])
         if x.dtype == dtype:
-            return x
+            return _filled(flat, multiple)
         if self.read() is not x:
-            self.read, self.cast = weakref.ref(x), x.to(dtype)
+            self.read, self.cast = weakref.ref(x), _filled(flat.to(dtype), multiple)
         return self.cast
+
+
+def _filled(flat: Any, multiple: int) -> Any:
+    import torch
+
+    missing = -len(flat) % multiple
+    return torch.nn.functional.pad(flat, (0, 0, 0, missing)) if missing else flat
 
 
 def _forward(layer: Any, step: Any, once: _Once, *, bf16: bool, stays: bool) -> Any:
@@ -101,8 +110,9 @@ def _forward(layer: Any, step: Any, once: _Once, *, bf16: bool, stays: bool) -> 
         if torch.is_autocast_enabled(x.device.type) and not bf16:  # which casts what peft's own steps need
             return type(layer).forward(layer, x)
         weight, bias = copy or (base.weight, base.bias)  # a sharded base has its weights only now
-        flat = once(x, weight.dtype).reshape(-1, x.shape[-1])
-        y = step.apply(flat, weight, bias, down.weight, up.weight, scale).view(*x.shape[:-1], -1)
+        flat = once(x, weight.dtype, _ROWS if bf16 and x.device.type == "cpu" else 1)
+        rows = x.numel() // x.shape[-1]
+        y = step.apply(flat, weight, bias, down.weight, up.weight, scale, rows).view(*x.shape[:-1], -1)
         # A GPU attends in bf16; a CPU takes longer for that than in fp32.
         return y if stays or torch.is_autocast_enabled(x.device.type) else y.to(down.weight.dtype)
 
@@ -140,21 +150,21 @@ def _step() -> Any:
         """Forward and backward of one layer on rows x width, in the precision of the base's weight."""
 
         @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float) -> Any:
+        def forward(ctx: Any, x: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float, rows: int) -> Any:
             ctx.learned, ctx.scale = down.dtype, scale
             down, up = down.to(weight.dtype), up.to(weight.dtype)
             inner = x @ down.t()
             y = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
             ctx.save_for_backward(x, weight, down, up, inner)
-            return y.addmm_(inner, up.t(), alpha=scale)
+            return y.addmm_(inner, up.t(), alpha=scale)[:rows]
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
             x, weight, down, up, inner = ctx.saved_tensors
-            grad = grads[0]
+            grad = _filled(grads[0], len(x))
             low = (grad @ up).mul_(ctx.scale)
             below = (grad @ weight).addmm_(low, down) if ctx.needs_input_grad[0] else None
             own = (low.t() @ x).to(ctx.learned), (grad.t() @ inner).mul_(ctx.scale).to(ctx.learned)
-            return below, None, None, *own, None
+            return below, None, None, *own, None, None
 
     return Step

@@ -27,7 +27,7 @@ class Forecast(Frozen):
     steps: int
     seconds: float
     seconds_per_epoch: float
-    memory: float  # GB: measured on the longest batch, with what the optimizer and the best epoch's weights will take
+    memory: float  # GB: measured on batches and a validation, with what the optimizer and the best epoch's weights will take
     padding: float  # share of the computed tokens that is padding
     flops: float  # floating-point operations of the whole training
     first_rate: float
@@ -55,8 +55,7 @@ def forecast(work: Work) -> Forecast:
     before = devices.peak_memory(work.device)
     if not _fits(work, micro[longest]):
         raise PlanError(f"the longest batch ({tokens[longest]:,} tokens) does not fit into memory; {_smaller(work)}")
-    memory = devices.peak_memory(work.device)
-    batch, later = memory - before, _kept_later(work)
+    batch, later = devices.peak_memory(work.device) - before, _kept_later(work)
     # One batch out of the middle of each of several classes of size: their mean is that of all batches.
     count = min(_TIMED, len(micro))
     timed = [ordered[int((place + 0.5) * len(micro) / count)] for place in range(count)]
@@ -68,7 +67,7 @@ def forecast(work: Work) -> Forecast:
     warmup = min(int(settings.warmup * steps), steps - 1)
     rates = [settings.learning_rate * rate(step, steps, warmup, settings.schedule) for step in (0, warmup, steps - 1)]
     made = Forecast(
-        steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=memory + later,
+        steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=devices.peak_memory(work.device) + later,
         padding=max(0.0, 1 - sum(work.lengths) / sum(tokens)), flops=flops(work, sum(tokens)) * settings.epochs,
         first_rate=rates[0], peak_rate=rates[1], last_rate=rates[2],
     )  # fmt: skip

@@ -184,6 +184,23 @@ def test_in_bf16_a_fused_lora_step_gives_the_plain_gradients_to_its_rounding(
     assert float((mine - theirs).norm() / theirs.norm()) < 0.1
 
 
+def test_in_bf16_products_are_of_few_sizes_whatever_the_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN keeps kernels of its own for every number of rows that it ever met."""
+    one, sizes = work(tmp_path, "sft", "causal", fused=False), set[int]()
+    filled = fused._filled
+
+    def noted(flat: Any, multiple: int) -> Any:
+        found = filled(flat, multiple)
+        sizes.add(len(found))
+        return found
+
+    monkeypatch.setattr(fused, "_filled", noted)
+    fused.attach(one.model, bf16=True)
+    for count in range(1, 12):
+        objectives.losses(one.goal, one.model, one.train[:count], (0, 0))[0].sum().backward()
+    assert all(size % 16 == 0 for size in sizes) and len(sizes) <= max(sizes) // 16
+
+
 @pytest.mark.parametrize(
     ("units", "precision", "wanted"),
     [({"avx512_bf16": True}, "auto", True), ({"amx_bf16": True}, "auto", True), ({"avx2": True}, "auto", False),
