@@ -83,6 +83,8 @@ def test_f1_when_a_worker_is_killed_alone_what_it_started_trains_to_its_end_and_
 
 
 def test_a_run_that_its_worker_claimed_and_never_began_is_declared_crashed_and_runs_again(approved: Site) -> None:
+    known = questions(approved)
+    approved.more_rows(300, seed=54)
     approved.stack.stop("cpu-worker")
     automation = _patience(approved, 10)
     run = approved.start("retrain/on-demand", recipe="tiny", accept_drift=True)
@@ -93,8 +95,9 @@ def test_a_run_that_its_worker_claimed_and_never_began_is_declared_crashed_and_r
     finally:
         _patience(approved, automation["trigger"]["within"])
         approved.stack.start("cpu-worker")
-    approved.finish(run, seconds=100)
+    approved.finish(run, seconds=150)
     assert _states(approved, run)[-1] == "Completed"
+    reject(approved, known)
 
 
 def test_a_prefect_server_that_starts_again_frees_the_slot_of_a_holder_that_died(approved: Site) -> None:

@@ -67,17 +67,20 @@ def test_a_release_is_pulled_from_the_bucket_and_answers(approved: Site, tmp_pat
     assert "✗" not in told and history(approved.store, "tiny")[-1].approved_by in told
 
 
-def test_mlflow_loads_the_champion_from_its_proxy(approved: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_loads_the_champion_from_its_proxy(approved: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
     import pandas
 
+    approved.adaptory("pull", "tiny@champion", str(tmp_path / "model"))
+    example = json.loads((tmp_path / "model" / "example.json").read_text())
     monkeypatch.chdir(approved.folder)  # its base is a folder there
     mlflow.set_tracking_uri(approved.mlflow.tracking_uri)
     try:
         model = mlflow.pyfunc.load_model("models:/tiny@champion")
     finally:
         mlflow.set_tracking_uri(None)  # it is this whole process's
-    assert model.predict(pandas.DataFrame({"text": ["a lovely film"]}))["label"][0] == "positive"
+    answers = model.predict(pandas.DataFrame([one["asked"] for one in example]))
+    assert list(answers["label"]) == [one["told"]["label"] for one in example]
 
 
 def test_the_same_inputs_are_not_worked_on_again(approved: Site) -> None:
