@@ -27,7 +27,7 @@ _SILENCE = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-# Defaults that keep a small machine usable and a dead server from hanging a run for minutes.
+# Defaults that keep a small machine usable, a dead server from hanging a run for minutes, and memory as planned.
 _TUNING = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -37,6 +37,9 @@ _TUNING = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # Kernels of torch and of oneDNN for sizes that were met; a thousand each, as by default, take half a GB.
+    "LRU_CACHE_CAPACITY": "128",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
 }
 
 

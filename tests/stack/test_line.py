@@ -72,7 +72,7 @@ def test_mlflow_loads_the_champion_from_its_proxy(approved: Site, tmp_path: Path
     import pandas
 
     approved.adaptory("pull", "tiny@champion", str(tmp_path / "model"))
-    example = json.loads((tmp_path / "model" / "example.json").read_text())
+    example = json.loads((tmp_path / "model" / "current" / "example.json").read_text())
     monkeypatch.chdir(approved.folder)  # its base is a folder there
     mlflow.set_tracking_uri(approved.mlflow.tracking_uri)
     try:

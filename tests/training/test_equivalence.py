@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from adaptory.errors import Preempted, StageError
-from adaptory.training import adapter, curve, fit, forward, fused, objectives, preemption, tree, validate
+from adaptory.training import adapter, curve, fit, forward, objectives, preemption, tree, validate
 from adaptory.training import trunk as trunks
 from adaptory.training.render import Example
 from adaptory.training.trunk import Trunk
@@ -127,99 +127,6 @@ def test_a_head_on_cached_embeddings_is_a_head_on_the_network(tmp_path: Path) ->
     settings = {"method": "head", "top_layers": None}
     one = run(tmp_path / "a", "classification", "encoder", **settings)
     close(one[0], run(tmp_path / "b", "classification", "encoder", cache_trunk=True, **settings)[0])
-
-
-@pytest.mark.parametrize(("task", "kind"), [("classification", "encoder"), ("sft", "causal"), ("sft", "seq2seq")])
-@pytest.mark.parametrize("top_layers", [None, 2])
-def test_a_fused_lora_step_gives_the_plain_gradients(tmp_path: Path, task: str, kind: str, top_layers: int | None) -> None:
-    import torch
-
-    one = work(tmp_path, task, kind, top_layers=top_layers, fused=False)
-    one.model.double()  # so that another order of additions does not hide another sum
-    with torch.no_grad():
-        for name, weight in one.model.named_parameters():
-            if "lora_B" in name:  # which are zero at the start
-                weight.normal_(std=0.1)
-
-    def gradients() -> list[Any]:
-        one.model.zero_grad()
-        objectives.losses(one.goal, one.model, one.train[:9], (0, 0))[0].sum().backward()
-        return [weight.grad.clone() for weight in one.model.parameters() if weight.requires_grad]
-
-    plain = gradients()
-    layers = sum(name.endswith("lora_A") for name, _ in one.model.named_modules())
-    assert fused.attach(one.model) == layers > 0
-    assert any("forward" in vars(module) for module in one.model.modules())
-    for ours, theirs in zip(gradients(), plain, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
-    fused.detach(one.model)
-    assert not any("forward" in vars(module) for module in one.model.modules())
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize(("task", "kind"), [("classification", "encoder"), ("sft", "causal")])
-def test_in_bf16_a_fused_lora_step_gives_the_plain_gradients_to_its_rounding(
-    tmp_path: Path, task: str, kind: str, autocast: bool
-) -> None:
-    import torch
-
-    one = work(tmp_path, task, kind, top_layers=None, fused=False)
-    with torch.no_grad():
-        for name, weight in one.model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.1)
-
-    def gradients() -> list[Any]:
-        one.model.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            objectives.losses(one.goal, one.model, one.train[:9], (0, 0))[0].sum().backward()
-        return [weight.grad.clone() for weight in one.model.parameters() if weight.requires_grad]
-
-    plain = gradients()
-    assert fused.attach(one.model, bf16=True) > 0
-    ours = gradients()
-    assert all(grad.dtype is torch.float32 for grad in ours)
-    assert not all(torch.equal(mine, theirs) for mine, theirs in zip(ours, plain, strict=True))
-    mine, theirs = (torch.cat([grad.reshape(-1) for grad in grads]) for grads in (ours, plain))
-    assert float((mine - theirs).norm() / theirs.norm()) < 0.1
-
-
-def test_in_bf16_products_are_of_few_sizes_whatever_the_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN keeps kernels of its own for every number of rows that it ever met."""
-    one, sizes = work(tmp_path, "sft", "causal", fused=False), set[int]()
-    filled = fused._filled
-
-    def noted(flat: Any, multiple: int) -> Any:
-        found = filled(flat, multiple)
-        sizes.add(len(found))
-        return found
-
-    monkeypatch.setattr(fused, "_filled", noted)
-    fused.attach(one.model, bf16=True)
-    for count in range(1, 12):
-        objectives.losses(one.goal, one.model, one.train[:count], (0, 0))[0].sum().backward()
-    assert all(size % 16 == 0 for size in sizes) and len(sizes) <= max(sizes) // 16
-
-
-@pytest.mark.parametrize(
-    ("units", "precision", "wanted"),
-    [({"avx512_bf16": True}, "auto", True), ({"amx_bf16": True}, "auto", True), ({"avx2": True}, "auto", False),
-     ({"avx2": True}, "bf16", True), ({"avx512_bf16": True}, "fp32", False)],
-)  # fmt: skip
-def test_bf16_is_for_processors_that_have_units_for_it(
-    units: dict[str, bool], precision: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    from adaptory.training import devices
-
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
-    assert devices.in_bf16(torch.device("cpu"), precision) is wanted
-
-
-@pytest.mark.parametrize("changes", [{"method": "dora"}, {"dropout": 0.1}, {"peft": {"lora_bias": True}}, {"method": "ia3"}])
-def test_a_lora_layer_with_anything_special_is_left_to_peft(tmp_path: Path, changes: dict[str, Any]) -> None:
-    assert fused.attach(work(tmp_path, "classification", "encoder", **changes).model) == 0
 
 
 SYSTEM = " ".join(FILLER[:6])
