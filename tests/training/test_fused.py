@@ -108,7 +108,7 @@ def test_in_bf16_kernels_for_many_sizes_take_little_memory(tmp_path: Path) -> No
         command = [sys.executable, "-c", _MANY_SIZES]
         return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
-    assert grown(ours) < 0.5 * grown(theirs)
+    assert grown(ours) < 0.8 * grown(theirs)
 
 
 @pytest.mark.parametrize(
