@@ -264,7 +264,10 @@ def test_the_losses_are_those_that_transformers_computes(tmp_path: Path) -> None
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("sharded", [False, True], ids=["each with the whole base", "each with half of it"])
+@pytest.mark.parametrize(
+    "sharded",
+    [pytest.param(False, id="each with the whole base"), pytest.param(True, id="each with half of it", marks=pytest.mark.slow)],
+)
 def test_two_processes_train_as_one(tmp_path: Path, sharded: bool) -> None:
     alone = run(tmp_path / "a", "sft", "causal", epochs=1)[0]
     base(tmp_path / "b" / "causal", "causal")

@@ -95,6 +95,7 @@ print(taken() - before)
 """
 
 
+@pytest.mark.slow
 def test_in_bf16_kernels_for_many_sizes_take_little_memory(tmp_path: Path) -> None:
     """Both libraries keep kernels; each would keep 1,024."""
     import torch
