@@ -16,7 +16,7 @@ from adaptory.training.network import unwrapped
 # A feed-forward network: the layers before its activation, and the one after.
 _HALVES = ((("gate_proj", "up_proj"), "down_proj"), (("gate_up_proj",), "down_proj"), (("intermediate.dense",), "output.dense"),
            (("lin1",), "lin2"))  # fmt: skip
-_ROWS = 16  # tokens are filled up to a multiple: oneDNN keeps kernels of its own for every number of them, up to a GB
+_ROWS = 16  # tokens are filled up to a multiple: oneDNN makes kernels of its own for every number of them
 
 
 def attach(model: Any, *, bf16: bool = False) -> int:
