@@ -85,6 +85,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
         tell({"event": "plan", **forecast.model_dump(), "said": forecast.sentence()})
         state = fit.fit(work)
         patience()
+        state.give_up_weights()
         if work.trunk:
             work.trunk.detach()
         fused.detach(work.model)

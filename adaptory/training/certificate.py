@@ -26,15 +26,16 @@ def golden(work: Work) -> list[list[float]]:
 
 
 def write_golden(work: Work, golden: list[list[float]], folder: Path, base: Path, digest: str, run: Run) -> None:
-    """Keeps what the trained model says of a few rows beside its adapter.
+    """Keeps what the trained model says of a few rows beside its adapter, and gives its weights up for those of a fresh one.
 
-    Raises StageError unless the saved adapter, loaded into a fresh model, says exactly the same.
+    Raises StageError unless the saved adapter, loaded into that, says exactly the same.
     """
     rows = work.validation[:_ROWS]
     told = {"rows": [asdict(row) for row in rows], "answers": golden, "half": network.holds_bf16(run.settings)}
     text = json.dumps(told)
     (folder / GOLDEN).write_text(text, encoding="utf-8")
-    work.model.cpu()  # makes room on the device for the second one
+    work.model.to("meta")  # makes room for the second one
+    devices.give_back()
     again = adapter.load(folder, base, digest, run.recipe.task, run.settings, run.recipe.data.classes)
     largest = worst(golden, golden_answers(work.goal, again, rows))
     if not largest <= (_PISSA if run.settings.method == "pissa" else 0.0):

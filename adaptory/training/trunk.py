@@ -10,6 +10,7 @@ an index of its texts: what was computed before a stop or a full disk is not com
 
 import errno
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ class Trunk:
 
     def __init__(self, model: Any, cut: int, folder: Path) -> None:
         self.model, self.cut, self.folder = model, cut, folder
-        self.places: dict[str, tuple[Any, int, int]] = {}
+        self.places: dict[str, tuple[Any, int, int]] = {}  # file mapped into memory, first token, tokens
         self._now: Any = None
         for index in sorted(folder.glob("*.json")):
             self._open(index)
@@ -82,7 +83,7 @@ class Trunk:
         kept.flush()
         digest = fingerprint.hex_of(fingerprint.of_file(part))
         part.replace(self.folder / f"{digest}.f32")
-        index = {"width": width, "rows": {name: [int(starts[i]), lengths[i]] for i, name in enumerate(names)}}
+        index = {"rows": {name: [int(starts[i]), lengths[i]] for i, name in enumerate(names)}}
         scratch = self.folder / f".{digest}"
         scratch.write_text(json.dumps(index), encoding="utf-8")
         scratch.replace(self.folder / f"{digest}.json")
@@ -106,6 +107,8 @@ class Trunk:
         every = range(len(rows))
         parts = [(one.sequence, one.start, one.end) for one in tree.segments] if tree else [(place, 0, None) for place in every]
         found = [self._read(rows[place])[start:end] for place, start, end in parts]
+        for mapped in {id(one[0]): one[0] for one in (self.places[_name(row)] for row in rows)}.values():
+            mapped.madvise(mmap.MADV_DONTNEED)  # what was read stays in the system's cache, and is not held by this process
         weight = next(self.model.parameters())
         self._now = (torch.cat(found)[None] if tree else pad_sequence(found, batch_first=True)).to(weight.device)
         assert not torch.is_grad_enabled() or not self._now.requires_grad
@@ -113,8 +116,10 @@ class Trunk:
     def _read(self, row: Example) -> Any:
         import torch
 
-        states, start, length = self.places[_name(row)]
-        return torch.from_numpy(np.array(states[start : start + length]))
+        mapped, start, length = self.places[_name(row)]
+        width = unwrapped(self.model).config.hidden_size
+        states = np.frombuffer(mapped, np.float32, length * width, start * width * 4).reshape(length, width)
+        return torch.from_numpy(states.copy())
 
     def _hand_on(self, hidden: Any, *_: Any, **__: Any) -> Any:
         assert self._now.shape == hidden.shape, (self._now.shape, hidden.shape)
@@ -153,8 +158,9 @@ class Trunk:
                 damaged.unlink(missing_ok=True)
             return
         found = json.loads(index.read_bytes())
-        states = np.memmap(index.with_suffix(".f32"), dtype=np.float32, mode="r").reshape(-1, found["width"])
-        self.places |= {name: (states, start, length) for name, (start, length) in found["rows"].items()}
+        with file.open("rb") as opened:
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        self.places |= {name: (mapped, start, length) for name, (start, length) in found["rows"].items()}
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -110,6 +110,10 @@ class State:
     halved: bool = False
     before: float = 0.0  # seconds that earlier attempts took, from their beginning to the checkpoint
 
+    def give_up_weights(self) -> None:
+        """Frees what only further steps need."""
+        self.optimizer, self.weights, self.best_weights = None, {}, {}
+
     def gave_up(self, patience: int | None) -> bool:
         """Whether so many epochs brought nothing better."""
         return patience is not None and self.since_best >= patience

@@ -74,3 +74,16 @@ def test_rows_that_would_be_rendered_otherwise_than_in_training_are_refused(trai
     vocabulary.write_text(vocabulary.read_text().replace('"lovely"', '"lovelier"'))
     with pytest.raises(StageError, match="renders rows otherwise than in training"):
         certificate.rendered_with(trained.folder, trained.base, candidate)
+
+
+def test_the_second_model_takes_the_room_of_the_first(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, left = adapter.load, []
+
+    def watched(*told: Any) -> Any:
+        left.extend(weight.device.type for weight in trained.one.model.parameters())
+        return load(*told)
+
+    monkeypatch.setattr(adapter, "load", watched)
+    golden = certificate.golden(trained.one)
+    certificate.write_golden(trained.one, golden, trained.folder, trained.base, trained.digest, trained.run)
+    assert set(left) == {"meta"}

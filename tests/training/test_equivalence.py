@@ -76,6 +76,16 @@ def test_next_month_only_the_new_rows_are_computed(tmp_path: Path) -> None:
     assert Trunk(one.model, 2, tmp_path / "trunk").extend(more, one.goal.pad) == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell which pages are held")
+def test_what_was_read_of_a_trunk_is_not_held_in_memory(tmp_path: Path) -> None:
+    one, rows, trunk = rows_and_trunk(tmp_path, 60)
+    trunk.extend(rows, one.goal.pad)
+    trunk.show(rows)
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    held = [lines[at + 4].split() for at, line in enumerate(lines) if f"{trunk.folder}/" in line]
+    assert held == [["Rss:", "0", "kB"]]
+
+
 def test_a_trunk_that_was_cut_off_keeps_what_was_done_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trunks, "_FILE", 32 * 4 * 100)  # a hundred tokens
     one, rows, whole = rows_and_trunk(tmp_path / "a", 60)
