@@ -148,7 +148,7 @@ def tokens_at_once(device: Any) -> int:
 
 
 def give_back() -> None:
-    """Returns freed memory to the system, where it can be asked to: glibc keeps half a GB of a training's for its next wishes."""
+    """Returns freed memory to the system, where it can be asked to: glibc keeps up to a GB of a training."""
     import ctypes
 
     with suppress(OSError, AttributeError):  # another C library
