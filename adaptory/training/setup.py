@@ -92,9 +92,9 @@ def _trunk(run: Run, model: Any, goal: Any, made: Any, train: Sequence[Any], val
     found = trunk.Trunk(model, cut, run.workspace.cache / "trunk" / fingerprint.short(key))
     sequences = [one for rows in (train, validation) for one in objectives.sequences_of(goal, rows)]
     if not devices.rank():
-        emit({"event": "stage", "what": f"computing the frozen {cut} of {count} blocks for rows that are new"})
-        new = found.extend(sequences, made.pad)
-        emit({"event": "stage", "what": f"{new:,} of {len(sequences):,} were new"})
+        if new := len(found.missing(sequences)):
+            emit({"event": "stage", "what": f"computing the frozen {cut} of {count} blocks for {new:,} new texts, once"})
+        found.extend(sequences, made.pad)
     devices.wait()
     if devices.rank():
         found = trunk.Trunk(model, cut, found.folder)

@@ -43,12 +43,16 @@ class Trunk:
         for index in sorted(folder.glob("*.json")):
             self._open(index)
 
+    def missing(self, sequences: Sequence[Example]) -> dict[str, Example]:
+        """Those of the sequences that are not kept yet, by name; each once."""
+        return {name: one for one in sequences if (name := _name(one)) not in self.places}
+
     def extend(self, sequences: Sequence[Example], pad: int) -> int:
         """Computes and keeps the sequences that are not there yet; returns how many.
 
         Of several processes that need the same ones, one computes and the others wait for it.
         """
-        if all(_name(one) in self.places for one in sequences):
+        if not self.missing(sequences):
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone(self.folder):
@@ -57,7 +61,7 @@ class Trunk:
             return self._extend(sequences, pad)
 
     def _extend(self, sequences: Sequence[Example], pad: int) -> int:
-        new = {_name(one): one for one in sequences if _name(one) not in self.places}
+        new = self.missing(sequences)
         for left in self.folder.glob(".*.f32"):  # of a process that was killed: the lock is ours
             left.unlink()
         names = sorted(new)
