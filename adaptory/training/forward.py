@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from adaptory.training.label_loss import wide
 from adaptory.training.network import learns_prompt, unwrapped
 from adaptory.training.render import Example
 from adaptory.training.tree import Tree, planted, segments_of
@@ -58,14 +59,17 @@ def collate(rows: Sequence[Example], pad: int) -> Batch:
 def branching(rows: Sequence[Example], groups: Sequence[Sequence[int]]) -> Batch:
     """The examples as a tree, in groups that may begin alike; each position learns and sees what it would in its row."""
     import torch
+    from torch.nn.functional import pad
 
     segments = segments_of(rows, groups)
-    ids = torch.tensor([[token for one in segments for token in rows[one.sequence].ids[one.start : one.end]]])
-    positions = torch.cat([torch.arange(one.start, one.end) for one in segments])[None]
     lengths, tree = torch.tensor([len(row.ids) for row in rows]), planted(segments, len(rows))
+    ids = [token for one in segments for token in rows[one.sequence].ids[one.start : one.end]]
+    positions = torch.cat([torch.arange(one.start, one.end) for one in segments])
     every = _labels(rows, int(lengths.max()))
-    labels = torch.cat([every[one.sequence, one.start : one.end] for one in segments])[None]
-    return Batch(ids, lengths, None, positions, labels, None, None, None, tree)
+    labels = torch.cat([every[one.sequence, one.start : one.end] for one in segments])
+    filled = [pad(torch.as_tensor(part), (0, tree.fill), value=empty)[None]
+              for part, empty in ((ids, 0), (positions, 0), (labels, IGNORED))]
+    return Batch(filled[0], lengths, None, filled[1], filled[2], None, None, None, tree)
 
 
 def joined(model: Any, rows: Sequence[Example]) -> Batch | None:
@@ -101,11 +105,14 @@ def label_losses(model: Any, batch: Batch) -> tuple[Any, Any]:
     if learns_prompt(model) or not _has_plain_head(inner):
         logits = _call(model, batch).logits
         logits = logits[:, logits.shape[1] - _width(batch) :]  # virtual tokens stand before the row's own
-        return torch.nn.functional.cross_entropy(logits[places].float(), labels, reduction="none"), owners
+        return torch.nn.functional.cross_entropy(wide(logits[places]), labels, reduction="none"), owners
     hidden, head = _hidden(inner, batch)[places], _head(inner)
 
+    if hidden.requires_grad and hasattr(head, "losses"):  # training; what is only measured, is in the head's own precision
+        return head.losses(hidden, labels), owners
+
     def losses(states: Any, wanted: Any) -> Any:
-        return torch.nn.functional.cross_entropy(head(states).float(), wanted, reduction="none")
+        return torch.nn.functional.cross_entropy(wide(head(states)), wanted, reduction="none")
 
     if len(labels) <= _CHUNK:
         return losses(hidden, labels), owners

@@ -8,15 +8,15 @@ brought to bf16 once, and between the two halves of a feed-forward network it st
 
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from adaptory.training import lean
-from adaptory.training.network import unwrapped
+from adaptory.training import devices, label_loss, lean
+from adaptory.training.network import MASKED_HEAD, unwrapped
 
 # A feed-forward network: the layers before its activation, and the one after.
 _HALVES = ((("gate_proj", "up_proj"), "down_proj"), (("gate_up_proj",), "down_proj"), (("intermediate.dense",), "output.dense"),
            (("lin1",), "lin2"))  # fmt: skip
-_ROWS = 16  # tokens are filled up to a multiple: oneDNN makes kernels of its own for every number of them
 
 
 def attach(model: Any, *, bf16: bool = False) -> int:
@@ -29,8 +29,8 @@ def attach(model: Any, *, bf16: bool = False) -> int:
         layer.forward = _forward(layer, step, once, bf16=bf16, stays=_is_first_half(name, found))
     if found:
         lean.attach(model)
-        for head in _heads(model) if bf16 else ():
-            head.forward = _head_forward(head)
+        for head in _heads(model):
+            head.losses = _losses(head, bf16=bf16)
     return len(found)
 
 
@@ -40,7 +40,7 @@ def detach(model: Any) -> None:
         layer.__dict__.pop("forward", None)
     lean.detach(model)
     for head in _heads(model):
-        head.__dict__.pop("forward", None)
+        head.__dict__.pop("losses", None)
 
 
 def _plain(model: Any) -> Iterator[tuple[str, Any]]:
@@ -58,11 +58,12 @@ def _plain(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _heads(model: Any) -> Iterator[Any]:
-    """The frozen head over the vocabulary, if it is a plain one in fp32."""
+    """The frozen head over the vocabulary, if it is a plain one."""
     import torch
 
-    head = unwrapped(model).get_output_embeddings()
-    if type(head) is torch.nn.Linear and not head.weight.requires_grad and head.weight.dtype is torch.float32:
+    inner = unwrapped(model)
+    head: Any = None if hasattr(inner, MASKED_HEAD) else inner.get_output_embeddings()
+    if type(head) is torch.nn.Linear and not head.weight.requires_grad:
         yield head
 
 
@@ -110,7 +111,7 @@ def _forward(layer: Any, step: Any, once: _Once, *, bf16: bool, stays: bool) -> 
         if torch.is_autocast_enabled(x.device.type) and not bf16:  # which casts what peft's own steps need
             return type(layer).forward(layer, x)
         weight, bias = copy or (base.weight, base.bias)  # a sharded base has its weights only now
-        flat = once(x, weight.dtype, _ROWS if bf16 and x.device.type == "cpu" else 1)
+        flat = once(x, weight.dtype, devices.ROWS if bf16 and x.device.type == "cpu" else 1)
         rows = x.numel() // x.shape[-1]
         y = step.apply(flat, weight, bias, down.weight, up.weight, scale, rows).view(*x.shape[:-1], -1)
         # A GPU attends in bf16; a CPU takes longer for that than in fp32.
@@ -119,28 +120,9 @@ def _forward(layer: Any, step: Any, once: _Once, *, bf16: bool, stays: bool) -> 
     return forward
 
 
-def _head_forward(head: Any) -> Any:
-    """Logits in fp32, for they decide; only what goes back from them is multiplied in bf16."""
-    step, copy = _head_step(), head.weight.detach().bfloat16()
-    return lambda x: step.apply(x, head.weight, head.bias, copy)
-
-
-def _head_step() -> Any:
-    import torch
-
-    class Head(torch.autograd.Function):  # type: ignore[misc]
-        """The head's logits, and the gradient by what it reads."""
-
-        @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any, bias: Any, copy: Any) -> Any:
-            ctx.copy, ctx.given = copy, x.dtype
-            return torch.nn.functional.linear(x, weight, bias)
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Any) -> Any:
-            return (grads[0].to(ctx.copy.dtype) @ ctx.copy).to(ctx.given), None, None, None
-
-    return Head
+def _losses(head: Any, *, bf16: bool) -> Any:
+    half = head.weight.detach().bfloat16() if bf16 else None
+    return partial(label_loss.losses, head, half=half)
 
 
 def _step() -> Any:
@@ -164,7 +146,8 @@ def _step() -> Any:
             grad = _filled(grads[0], len(x))
             low = (grad @ up).mul_(ctx.scale)
             below = (grad @ weight).addmm_(low, down) if ctx.needs_input_grad[0] else None
-            own = (low.t() @ x).to(ctx.learned), (grad.t() @ inner).mul_(ctx.scale).to(ctx.learned)
+            # The other way round, a product with so few rows takes half as long again.
+            own = (low.t() @ x).to(ctx.learned), (inner.t() @ grad).mul_(ctx.scale).t().to(ctx.learned)
             return below, None, None, *own, None, None
 
     return Step

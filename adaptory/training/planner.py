@@ -146,7 +146,8 @@ def _weights(model: Any) -> list[tuple[str, Any]]:
 def _computed(work: Work, rows: list[int]) -> int:
     """Tokens that a batch computes, padding included."""
     if work.goal.tree:
-        return work.shared + sum(work.own[row] for row in rows)
+        tokens = work.shared + sum(work.own[row] for row in rows)
+        return tokens + -tokens % devices.ROWS
     return len(rows) * max(work.lengths[row] for row in rows)
 
 

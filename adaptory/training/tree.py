@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from adaptory.training import devices
 from adaptory.training.network import learns_prompt, unwrapped
 from adaptory.training.render import Example, common
 
@@ -42,6 +43,7 @@ class Tree:
     whose: Any  # and the places of those
     owners: Any  # for each place, the sequence it is of (of a shared one: one of them)
     lasts: Any  # for each sequence, the place of its last token
+    fill: int  # places at the end that are of no sequence: nothing reads them, and they read nothing
 
     def to(self, device: Any) -> "Tree":
         """The tree on a device."""
@@ -112,7 +114,8 @@ def planted(segments: Sequence[Segment], sequences: int) -> Tree:
     lasts = torch.zeros(sequences, dtype=torch.long)
     for one, start, length in zip(segments, starts, lengths, strict=True):
         lasts[one.sequence] = start + length - 1  # the leaf of a sequence comes last
-    return Tree(list(segments), root, asking, seen, mask[:, None], back, home, again, whose, owners, lasts)
+    fill = -sum(lengths) % devices.ROWS
+    return Tree(list(segments), root, asking, seen, mask[:, None], back, home, again, whose, owners, lasts, fill)
 
 
 def alike(rows: Sequence[Example]) -> int:

@@ -78,7 +78,8 @@ def _spread() -> Any:
                 own = flat.index_select(0, tree.home)
                 if len(tree.again):
                     own.index_add_(0, tree.whose - tree.root, flat.index_select(0, tree.again))
-            return torch.cat([root.transpose(0, 1), own]).transpose(0, 1)[None], None, None
+            every = torch.cat([root.transpose(0, 1), own, own.new_zeros(tree.fill, *own.shape[1:])])
+            return every.transpose(0, 1)[None], None, None
 
     return Spread
 
@@ -93,12 +94,12 @@ def _join() -> Any:
         def forward(ctx: Any, found: Any, first: Any, tree: Tree) -> Any:
             ctx.tree, ctx.shape = tree, found.shape
             own = found.transpose(1, 2).flatten(0, 1).index_select(0, tree.back)
-            return torch.cat([first[0].transpose(0, 1), own])[None]
+            return torch.cat([first[0].transpose(0, 1), own, own.new_zeros(tree.fill, *own.shape[1:])])[None]
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
             tree, (segments, heads, longest, width) = ctx.tree, ctx.shape
-            root, own = grads[0][0].split([tree.root, grads[0].shape[1] - tree.root])
+            root, own, _ = grads[0][0].split([tree.root, len(tree.back), tree.fill])
             lines = own.new_zeros(segments * longest, heads, width).index_copy_(0, tree.back, own)
             return lines.view(segments, longest, heads, width).transpose(1, 2), root.transpose(0, 1)[None], None
 

@@ -114,6 +114,8 @@ class Trunk:
         for mapped in {id(one[0]): one[0] for one in (self.places[_name(row)] for row in rows)}.values():
             mapped.madvise(mmap.MADV_DONTNEED)  # what was read stays in the system's cache, and is not held by this process
         weight = next(self.model.parameters())
+        if tree:
+            found.append(found[0].new_zeros(tree.fill, found[0].shape[1]))
         self._now = (torch.cat(found)[None] if tree else pad_sequence(found, batch_first=True)).to(weight.device)
         assert not torch.is_grad_enabled() or not self._now.requires_grad
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from adaptory.errors import Preempted, StageError
-from adaptory.training import adapter, curve, fit, forward, objectives, preemption, tree, validate
+from adaptory.training import adapter, curve, fit, forward, objectives, planner, preemption, tree, validate
 from adaptory.training import trunk as trunks
 from adaptory.training.render import Example
 from adaptory.training.trunk import Trunk
@@ -158,8 +158,10 @@ def test_packing_and_sharing_what_rows_begin_with_changes_nothing(
 @pytest.mark.parametrize(("task", "more"), PACKED)
 def test_what_rows_begin_with_is_computed_once_as_the_planner_reckons(tmp_path: Path, task: str, more: dict[str, Any]) -> None:
     one = work(tmp_path, task, "causal", system=SYSTEM, **more)
-    tokens = objectives.prepared(one.goal, one.train[:9], (0,)).ids.shape[1]
+    batch = objectives.prepared(one.goal, one.train[:9], (0,))
+    tokens = batch.ids.shape[1] - batch.tree.fill  # type: ignore[union-attr]
     assert tokens == one.shared + sum(one.own[:9])
+    assert planner._computed(one, list(range(9))) == batch.ids.shape[1] == 16 * -(-tokens // 16), "filled up, as kernels like it"
     if task != "text":
         sequences = [ids for row in one.train[:9] for ids in (row.ids, row.second) if ids]
         questions = sum(row.start - 1 - one.shared for row in one.train[:9] if row.second and row.start > one.shared + 4)
@@ -214,7 +216,7 @@ def test_each_network_that_is_known_to_pack_gives_the_plain_losses_and_gradients
         return [losses.detach().sort().values, *(weight.grad.clone() for weight in model.parameters() if weight.grad is not None)]
 
     packed = forward.branching(rows, [[0], [1, 3], [2]])
-    assert packed.ids.shape[1] == sum(len(row.ids) for row in rows) - 3 * 6 - 5
+    assert packed.ids.shape[1] - packed.tree.fill == sum(len(row.ids) for row in rows) - 3 * 6 - 5  # type: ignore[union-attr]
     for ours, theirs in zip(gradients(packed), gradients(forward.collate(rows, 0)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)  # norms are computed in fp32
 
