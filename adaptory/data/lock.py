@@ -1,8 +1,10 @@
 """dvc.lock by its sections: DVC reads and writes all of it for every stage, half a minute where it holds a hundred recipes.
 
-So DVC is given a lock of one recipe's stages, and what it makes of that is put back. Sections are kept as DVC wrote them.
+So DVC is given a lock of one recipe's stages, and what it makes of that is put back. Sections are kept as DVC wrote them, but
+without YAML's anchors, which it numbers from one in every lock: where params.yaml says something once for several sources.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import yaml
 
 _HEAD = "schema: '2.0'\nstages:\n"
 _EMPTY = "schema: '2.0'\nstages: {}\n"
+_ANCHOR = re.compile(r"(?m)[:-] [&*]\w+$")
 
 
 def read(file: Path, stages: Iterable[str]) -> dict[str, Any]:
@@ -36,8 +39,7 @@ def give_back(own: Path, file: Path) -> None:
 def replace(file: Path, sections: Mapping[str, Any]) -> None:
     """Makes the lock say this of these stages."""
     if read(file, sections) != sections:
-        dumped = yaml.safe_dump({"stages": dict(sections)}, sort_keys=False, allow_unicode=True)
-        _put(file, _split(dumped)[1])
+        _put(file, _split(_dumped({"stages": dict(sections)}))[1])
 
 
 def _put(file: Path, sections: Mapping[str, str]) -> None:
@@ -51,7 +53,19 @@ def _put(file: Path, sections: Mapping[str, str]) -> None:
 
 
 def _sections(file: Path) -> tuple[str, dict[str, str], str]:
-    return _split(file.read_text(encoding="utf-8") if file.is_file() else _HEAD)
+    text = file.read_text(encoding="utf-8") if file.is_file() else _HEAD
+    return _split(_dumped(yaml.safe_load(text)) if _ANCHOR.search(text) else text)
+
+
+def _dumped(lock: dict[str, Any]) -> str:
+    return str(yaml.dump(lock, Dumper=_Written, sort_keys=False, allow_unicode=True))
+
+
+class _Written(yaml.SafeDumper):
+    """Writes everything where it stands, though it stands elsewhere, too."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _split(text: str) -> tuple[str, dict[str, str], str]:

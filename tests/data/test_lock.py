@@ -58,3 +58,25 @@ def test_a_lock_that_says_so_already_is_left_alone(tmp_path: Path) -> None:
     assert whole.read_bytes() == WHOLE.read_bytes()
     lock.replace(whole, told | {NAMES[0]: {"cmd": "other"}})
     assert lock.read(whole, NAMES)[NAMES[0]] == {"cmd": "other"} and lock.read(whole, NAMES[1:]) == lock.read(WHOLE, NAMES[1:])
+
+
+def test_what_dvc_says_once_for_several_sources_of_a_recipe_is_whole_beside_another_recipe(tmp_path: Path) -> None:
+    """YAML's anchors are numbered from one in every lock: two recipes with their own would be no lock together."""
+    whole, same = tmp_path / "dvc.lock", ["id", "text"]
+    for name in ("fetch@a", "fetch@b"):
+        own = tmp_path / "own.lock"
+        lock.take(whole, [name], own)
+        own.write_text(yaml.safe_dump({"schema": "2.0", "stages": {name: {"x": same, "y": same}}}, sort_keys=False))
+        assert "&id001" in own.read_text()
+        lock.give_back(own, whole)
+    assert yaml.safe_load(whole.read_text())["stages"] == {name: {"x": same, "y": same} for name in ("fetch@a", "fetch@b")}
+
+
+def test_a_section_is_whole_that_another_one_was_written_with(tmp_path: Path) -> None:
+    """DVC writes what several stages have in common once, if it writes the whole lock."""
+    whole, same = tmp_path / "dvc.lock", ["id", "text"]
+    whole.write_text(yaml.safe_dump({"schema": "2.0", "stages": {"a@x": {"c": same}, "b@x": {"c": same}}}, sort_keys=False))
+    assert "*id001" in whole.read_text()
+    assert lock.read(whole, ["b@x"]) == {"b@x": {"c": same}}
+    lock.take(whole, ["b@x"], tmp_path / "own.lock")
+    assert yaml.safe_load((tmp_path / "own.lock").read_text())["stages"] == {"b@x": {"c": same}}
