@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
-ROWS = 16  # tokens of a product are a multiple: oneDNN makes kernels of its own for every number of them, and units like it
+ROWS = 16  # tokens of a product are a multiple: oneDNN makes kernels of its own for every number of them, and GPUs like it, too
 
 
 @contextmanager

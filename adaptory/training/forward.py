@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from adaptory.training.label_loss import wide
+from adaptory.training import label_loss
 from adaptory.training.network import learns_prompt, unwrapped
 from adaptory.training.render import Example
 from adaptory.training.tree import Tree, planted, segments_of
@@ -14,7 +14,7 @@ from adaptory.training.tree_attention import attending
 
 IGNORED = -100
 _BY_ROW = "adaptory-by-row"  # attention within each row of a joined batch
-_CHUNK = 1024  # labels whose logits are computed at a time while training
+_CHUNK = 1024  # labels whose logits are computed at a time where the head trains, too
 _READS_THE_FIRST = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # whose blocks are built alike, too
 _OWN_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_scaling_factor")
 
@@ -105,22 +105,22 @@ def label_losses(model: Any, batch: Batch) -> tuple[Any, Any]:
     if learns_prompt(model) or not _has_plain_head(inner):
         logits = _call(model, batch).logits
         logits = logits[:, logits.shape[1] - _width(batch) :]  # virtual tokens stand before the row's own
-        return torch.nn.functional.cross_entropy(wide(logits[places]), labels, reduction="none"), owners
+        return torch.nn.functional.cross_entropy(label_loss.wide(logits[places]), labels, reduction="none"), owners
     hidden, head = _hidden(inner, batch)[places], _head(inner)
 
     if hidden.requires_grad and hasattr(head, "losses"):  # training; what is only measured, is in the head's own precision
         return head.losses(hidden, labels), owners
 
     def losses(states: Any, wanted: Any) -> Any:
-        return torch.nn.functional.cross_entropy(wide(head(states)), wanted, reduction="none")
+        return torch.nn.functional.cross_entropy(label_loss.wide(head(states)), wanted, reduction="none")
 
+    if not hidden.requires_grad:
+        few = label_loss.LABELS
+        return torch.cat([losses(*part) for part in zip(hidden.split(few), labels.split(few), strict=True)]), owners
     if len(labels) <= _CHUNK:
         return losses(hidden, labels), owners
-    parts = [
-        checkpoint(losses, hidden[start : start + _CHUNK], labels[start : start + _CHUNK], use_reentrant=False)
-        for start in range(0, len(labels), _CHUNK)
-    ]
-    return torch.cat(parts), owners
+    parts = zip(hidden.split(_CHUNK), labels.split(_CHUNK), strict=True)
+    return torch.cat([checkpoint(losses, *part, use_reentrant=False) for part in parts]), owners
 
 
 def row_logits(model: Any, batch: Batch) -> Any:

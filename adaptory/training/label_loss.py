@@ -8,7 +8,7 @@ loss, and nothing is computed twice (as Liger Kernel does; Hsu et al., 2024).
 from functools import cache
 from typing import Any
 
-_LABELS = 128  # whose logits stand at once
+LABELS = 128  # whose logits stand at once
 
 
 def losses(head: Any, states: Any, labels: Any, half: Any = None) -> Any:
@@ -37,7 +37,7 @@ def _step() -> Any:
         @staticmethod
         def forward(ctx: Any, states: Any, labels: Any, weight: Any, bias: Any) -> Any:
             found, below = [], []
-            for some, wanted in zip(states.split(_LABELS), labels.split(_LABELS), strict=True):
+            for some, wanted in zip(states.split(LABELS), labels.split(LABELS), strict=True):
                 logits = wide(some.to(weight.dtype) @ weight.t())
                 chances = torch.log_softmax(logits if bias is None else logits.add_(bias), dim=-1)
                 del logits

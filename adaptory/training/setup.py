@@ -91,9 +91,8 @@ def _trunk(run: Run, model: Any, goal: Any, made: Any, train: Sequence[Any], val
     key = trunk.key(run.dataset.base, made.digest, cut, **held)
     found = trunk.Trunk(model, cut, run.workspace.cache / "trunk" / fingerprint.short(key))
     sequences = [one for rows in (train, validation) for one in objectives.sequences_of(goal, rows)]
-    if not devices.rank():
-        if new := len(found.missing(sequences)):
-            emit({"event": "stage", "what": f"computing the frozen {cut} of {count} blocks for {new:,} new texts, once"})
+    if not devices.rank() and (new := len(found.missing(sequences))):
+        emit({"event": "stage", "what": f"computing the frozen {cut} of {count} blocks for {new:,} new texts, once"})
         found.extend(sequences, made.pad)
     devices.wait()
     if devices.rank():

@@ -259,9 +259,9 @@ def test_the_head_on_labels_only_gives_the_plain_losses_and_gradients(
 
 
 def test_a_loss_in_chunks_is_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "a", "sft", "causal")[0]
+    whole = run(tmp_path / "a", "sft", "causal", fused=False)[0]
     monkeypatch.setattr(forward, "_CHUNK", 7)
-    close(run(tmp_path / "b", "sft", "causal")[0], whole)
+    close(run(tmp_path / "b", "sft", "causal", fused=False)[0], whole)
 
 
 def test_the_losses_are_those_that_transformers_computes(tmp_path: Path) -> None:

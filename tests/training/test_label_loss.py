@@ -75,3 +75,21 @@ def test_a_network_learns_by_them_and_is_measured_in_its_own_precision(tmp_path:
     assert len(asked) == 1, "of what is measured the logits are in fp32"
     fused.detach(one.model)
     assert not hasattr(forward._head(one.model.get_base_model()), "losses")
+
+
+def test_what_is_measured_has_few_logits_at_once_and_the_same_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = work(tmp_path, "sft", "causal", fused=False)
+    sizes, usual = [], torch.nn.functional.cross_entropy
+
+    def noted(logits: Any, labels: Any, **more: Any) -> Any:
+        sizes.append(len(logits))
+        return usual(logits, labels, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", noted)
+    with torch.no_grad():
+        found = []
+        for few in (10_000, 5):
+            monkeypatch.setattr(label_loss, "LABELS", few)
+            found.append(objectives.losses(one.goal, one.model, one.train[:5], (0, 0))[0])
+    assert max(sizes[1:]) == 5 < sizes[0] == sum(sizes[1:])
+    torch.testing.assert_close(*found)
