@@ -1,7 +1,8 @@
 """The batch planner: which rows are computed together, in which order. Pure, and a function of its arguments.
 
-An optimizer step takes a window of rows. Windows hold rows of similar length, so almost nothing is padding, and come in
-random order. A window is computed in micro-batches that fit into memory; how it is cut changes no gradient.
+An optimizer step takes a window of rows. Where rows are padded, windows hold rows of similar length, so almost nothing is
+padding, and come in random order; where nothing is padded, they hold any rows: language models learn more of those in as many
+steps (docs/log.md). A window is computed in micro-batches that fit into memory; how it is cut changes no gradient.
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,18 @@ import numpy as np
 MEGABATCH = 200  # windows
 
 
-def plan(lengths: Sequence[int], rows: int, seed: int, epoch: int) -> list[list[int]]:
+def plan(lengths: Sequence[int], rows: int, seed: int, epoch: int, *, alike: bool = True) -> list[list[int]]:
     """The windows of one epoch: every row once, `rows` in each window (the last of a megabatch may be short).
 
-    Rows are shuffled, cut into megabatches and sorted only inside one, so every epoch has other neighbours.
+    Rows are shuffled, cut into megabatches and sorted only inside one, so every epoch has other neighbours; without `alike`, a
+    megabatch is one window.
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))
     windows: list[list[int]] = []
-    for start in range(0, len(order), rows * MEGABATCH):
-        chunk = sorted(order[start : start + rows * MEGABATCH].tolist(), key=lambda row: -lengths[row])
+    size = rows * (MEGABATCH if alike else 1)
+    for start in range(0, len(order), size):
+        chunk = sorted(order[start : start + size].tolist(), key=lambda row: -lengths[row])
         windows += [chunk[i : i + rows] for i in range(0, len(chunk), rows)]
     return [windows[i] for i in random.permutation(len(windows))]
 

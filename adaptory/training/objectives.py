@@ -29,7 +29,12 @@ class Objective:
     spread: float = 1.0
     mask_token: int = 0
     vocabulary: int = 0
-    tree: bool = False  # whether what the rows of a batch begin with alike is computed once
+    packs: bool = False  # whether rows can be computed without padding
+
+    @property
+    def tree(self) -> bool:
+        """Whether the rows of a batch are not padded, and what they begin with alike is computed once."""
+        return self.packs and self.settings.packing
 
     @property
     def sequences(self) -> int:
@@ -66,9 +71,8 @@ def objective(task: Task, settings: Training, made: Renderer, train: Sequence[Ex
 
 
 def laid_out(goal: Objective, model: Any) -> Objective:
-    """The objective with its rows as a tree, if the recipe has them packed and the model is one that a tree suits."""
-    packs = goal.settings.packing and goal.name in ("tokens", "reward", "dpo")
-    return replace(goal, tree=packs and knows(model))
+    """The objective, knowing whether its rows can be a tree: the model and what is learned must suit one."""
+    return replace(goal, packs=goal.name in ("tokens", "reward", "dpo") and knows(model))
 
 
 def losses(

@@ -14,6 +14,7 @@ from adaptory.training.network import learns_prompt, unwrapped
 from adaptory.training.render import Example, common
 
 _WORTH = 4  # tokens: a shorter beginning is computed again and again
+_PADDING = 2500  # pairs of tokens that attention may compute in vain: as long as one more call of it takes on a CPU
 # Causal networks that leave all of attention to transformers' own interface, without a window or a bias of their own.
 KNOWN = ("gemma", "granite", "llama", "mistral", "olmo", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 
@@ -29,16 +30,23 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """Segments of similar length that attend in one call, a line each."""
+
+    asking: Any  # the places of a segment's tokens, padded with place 0: lines x longest
+    seen: Any  # the places of all that it attends to, itself last: lines x most
+    mask: Any  # which of those each token attends to: lines x 1 x longest x most
+
+
+@dataclass(frozen=True)
 class Tree:
     """Segments in the order in which they are computed, and what attention needs to know of them."""
 
     segments: list[Segment]
     root: int  # tokens of the first segment, if all others stand on it: it attends to itself alone
-    asking: Any  # for each other segment the places of its tokens, padded with place 0: segments x longest
-    seen: Any  # the places of all that it attends to, itself last: segments x most
-    mask: Any  # which of those each token attends to: segments x 1 x longest x most
-    back: Any  # for each place after the root, where its token stands in `asking`
-    home: Any  # and where it stands in `seen`, in the line of its own segment
+    lines: list[Lines]  # of all other segments
+    back: Any  # for each place after the root, where its token stands in `asking` of all lines, one after the other
+    home: Any  # and where it stands in `seen` of them, in the line of its own segment
     again: Any  # where else tokens after the root stand in `seen`: they are above others
     whose: Any  # and the places of those
     owners: Any  # for each place, the sequence it is of (of a shared one: one of them)
@@ -47,9 +55,7 @@ class Tree:
 
     def to(self, device: Any) -> "Tree":
         """The tree on a device."""
-        import torch
-
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if torch.is_tensor(value)})
+        return replace(self, lines=[replace(some, **_moved(some, device)) for some in self.lines], **_moved(self, device))
 
 
 def knows(model: Any) -> bool:
@@ -95,27 +101,61 @@ def planted(segments: Sequence[Segment], sequences: int) -> Tree:
     places = [list(range(start, start + length)) for start, length in zip(starts, lengths, strict=True)]
     paths = [[at for part in (*one.above, number) for at in places[part]] for number, one in enumerate(segments)]
     rooted = len(segments) > 1 and all(one.above[:1] == (0,) for one in segments[1:])  # not the beginning of one group alone
-    below = list(range(int(rooted), len(segments)))
-    longest, most = max(lengths[number] for number in below), max(len(paths[number]) for number in below)
-    asking, seen = torch.zeros(len(below), longest, dtype=torch.long), torch.zeros(len(below), most, dtype=torch.long)
-    for row, number in enumerate(below):
-        asking[row, : lengths[number]] = torch.tensor(places[number])
-        seen[row, : len(paths[number])] = torch.tensor(paths[number])
-    before = torch.tensor([segments[number].start for number in below])[:, None, None]
-    # A token sees all above its segment, and its segment up to itself; the padding sees something, too, or it would be NaN.
-    mask = torch.arange(most) <= before + torch.arange(longest)[:, None]
-    back = torch.cat([row * longest + torch.arange(lengths[number]) for row, number in enumerate(below)])
-    lines = [len(paths[number]) - lengths[number] for number in below]  # where a segment begins in its line
-    home = torch.cat([row * most + lines[row] + torch.arange(lengths[number]) for row, number in enumerate(below)])
-    root = lengths[0] if rooted else 0
-    above = [(row * most + at, paths[number][at]) for row, number in enumerate(below) for at in range(root, lines[row])]
+    root, below = lengths[0] if rooted else 0, range(int(rooted), len(segments))
+    alike = _alike_in_length(below, lengths, [len(path) for path in paths])
+    lines = [_lines(some, places, paths) for some in alike]
+    asking, seen = _beginnings(alike, lines, "asking"), _beginnings(alike, lines, "seen")
+    before = [len(paths[number]) - lengths[number] for number in range(len(segments))]  # where a segment begins in its line
+    back = torch.cat([asking[number] + torch.arange(lengths[number]) for number in below])
+    home = torch.cat([seen[number] + before[number] + torch.arange(lengths[number]) for number in below])
+    above = [(seen[number] + at, paths[number][at]) for number in below for at in range(root, before[number])]
     again, whose = torch.tensor(above, dtype=torch.long).reshape(-1, 2).T
     owners = torch.cat([torch.full((length,), one.sequence) for one, length in zip(segments, lengths, strict=True)])
     lasts = torch.zeros(sequences, dtype=torch.long)
     for one, start, length in zip(segments, starts, lengths, strict=True):
         lasts[one.sequence] = start + length - 1  # the leaf of a sequence comes last
-    fill = -sum(lengths) % devices.ROWS
-    return Tree(list(segments), root, asking, seen, mask[:, None], back, home, again, whose, owners, lasts, fill)
+    return Tree(list(segments), root, lines, back, home, again, whose, owners, lasts, -sum(lengths) % devices.ROWS)
+
+
+def _alike_in_length(numbers: Sequence[int], lengths: Sequence[int], seen: Sequence[int]) -> list[list[int]]:
+    """The segments in groups, longest first: another one begins where padding would cost more than one more call does."""
+    groups: list[list[int]] = []
+    needed = longest = most = 0
+    for number in sorted(numbers, key=lambda number: (-lengths[number], -seen[number])):
+        needed, most = needed + lengths[number] * seen[number], max(most, seen[number])
+        if not groups or longest * most * (len(groups[-1]) + 1) - needed > _PADDING:
+            groups.append([])
+            needed, longest, most = lengths[number] * seen[number], lengths[number], seen[number]
+        groups[-1].append(number)
+    return groups
+
+
+def _lines(numbers: Sequence[int], places: Sequence[list[int]], paths: Sequence[list[int]]) -> Lines:
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    asking = pad_sequence([torch.tensor(places[number]) for number in numbers], batch_first=True)
+    seen = pad_sequence([torch.tensor(paths[number]) for number in numbers], batch_first=True)
+    before = torch.tensor([len(paths[number]) - len(places[number]) for number in numbers])[:, None, None]
+    # A token sees all above its segment, and its segment up to itself; the padding sees something, too, or it would be NaN.
+    mask = torch.arange(seen.shape[1]) <= before + torch.arange(asking.shape[1])[:, None]
+    return Lines(asking, seen, mask[:, None])
+
+
+def _beginnings(groups: Sequence[Sequence[int]], lines: Sequence[Lines], part: str) -> dict[int, int]:
+    """Where the line of each segment begins when all of them stand one after the other."""
+    found, start = {}, 0
+    for group, some in zip(groups, lines, strict=True):
+        width = getattr(some, part).shape[1]
+        for number in group:
+            found[number], start = start, start + width
+    return found
+
+
+def _moved(of: Any, device: Any) -> dict[str, Any]:
+    import torch
+
+    return {name: value.to(device) for name, value in vars(of).items() if torch.is_tensor(value)}
 
 
 def alike(rows: Sequence[Example]) -> int:

@@ -1,10 +1,11 @@
 """Attention along a tree of tokens (tree.py), as transformers calls it.
 
-Keys and values of what a segment stands on are copied beside its own; the gradient of a copy goes back by where it came from,
-which is known, and not by a search of all places: that took an eighth of a training step.
+Segments of similar length attend together, so little is padded. Keys and values of what a segment stands on are copied beside
+its own; the gradient of a copy goes back by where it came from, which is known, and not by a search of all places: that took an
+eighth of a training step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -46,10 +47,11 @@ def _register() -> None:
             key, value = key.repeat_interleave(heads, dim=1), value.repeat_interleave(heads, dim=1)
         how = {"scale": more.get("scaling"), "enable_gqa": heads > 1 and not repeated}
         parts = [spread.apply(states, tree, asks) for states, asks in ((query, True), (key, False), (value, False))]
-        picked, roots = zip(*parts, strict=True)
-        found = torch.nn.functional.scaled_dot_product_attention(*picked, attn_mask=tree.mask, **how)
-        first = torch.nn.functional.scaled_dot_product_attention(*roots, is_causal=True, **how) if tree.root else roots[0]
-        return join.apply(found, first, tree), None
+        roots, *picked = zip(*parts, strict=True)
+        dot = torch.nn.functional.scaled_dot_product_attention
+        first = dot(*roots, is_causal=True, **how) if tree.root else roots[0]
+        found = [dot(*some, attn_mask=lines.mask, **how) for some, lines in zip(picked, tree.lines, strict=True)]
+        return join.apply(tree, first, *found), None
 
     AttentionInterface.register(_NAME, attend)
 
@@ -58,23 +60,26 @@ def _spread() -> Any:
     import torch
 
     class Spread(torch.autograd.Function):  # type: ignore[misc]
-        """States of 1 x heads x tokens x width in the lines of `asking` or `seen`, and those of the root."""
+        """States of 1 x heads x tokens x width: those of the root, and those in what `asking` or `seen` of all lines name."""
 
         @staticmethod
         def forward(ctx: Any, states: Any, tree: Tree, asks: bool) -> Any:
             ctx.tree, ctx.asks = tree, asks
-            places, flat = tree.asking if asks else tree.seen, states[0].transpose(0, 1)  # tokens x heads x width
-            picked = flat.index_select(0, places.reshape(-1)).view(*places.shape, *flat.shape[1:]).transpose(1, 2)
-            return picked, states[:, :, : tree.root].clone()
+            flat, picked = states[0].transpose(0, 1), []  # tokens x heads x width
+            for lines in tree.lines:
+                places = lines.asking if asks else lines.seen
+                some = flat.index_select(0, places.reshape(-1))
+                picked.append(some.view(*places.shape, *flat.shape[1:]).transpose(1, 2))
+            return states[:, :, : tree.root].clone(), *picked
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
-            tree, flat = ctx.tree, grads[0].transpose(1, 2).flatten(0, 1)  # all lines, one after the other
-            root = grads[1][0]
+            tree, flat, root = ctx.tree, _flat(grads[1:]), grads[0][0]
             if ctx.asks:
                 own = flat.index_select(0, tree.back)
             else:
-                root = root + grads[0][:, :, : tree.root].sum(0)
+                for some in grads[1:]:
+                    root = root + some[:, :, : tree.root].sum(0)
                 own = flat.index_select(0, tree.home)
                 if len(tree.again):
                     own.index_add_(0, tree.whose - tree.root, flat.index_select(0, tree.again))
@@ -88,19 +93,29 @@ def _join() -> Any:
     import torch
 
     class Join(torch.autograd.Function):  # type: ignore[misc]
-        """What was found in the lines and for the root, in the order of the places: 1 x tokens x heads x width."""
+        """What was found for the root and in the lines, in the order of the places: 1 x tokens x heads x width."""
 
         @staticmethod
-        def forward(ctx: Any, found: Any, first: Any, tree: Tree) -> Any:
-            ctx.tree, ctx.shape = tree, found.shape
-            own = found.transpose(1, 2).flatten(0, 1).index_select(0, tree.back)
+        def forward(ctx: Any, tree: Tree, first: Any, *found: Any) -> Any:
+            ctx.tree = tree
+            own = _flat(found).index_select(0, tree.back)
             return torch.cat([first[0].transpose(0, 1), own, own.new_zeros(tree.fill, *own.shape[1:])])[None]
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
-            tree, (segments, heads, longest, width) = ctx.tree, ctx.shape
+            tree = ctx.tree
             root, own, _ = grads[0][0].split([tree.root, len(tree.back), tree.fill])
-            lines = own.new_zeros(segments * longest, heads, width).index_copy_(0, tree.back, own)
-            return lines.view(segments, longest, heads, width).transpose(1, 2), root.transpose(0, 1)[None], None
+            shapes = [lines.asking.shape for lines in tree.lines]
+            flat = own.new_zeros(sum(shape.numel() for shape in shapes), *own.shape[1:]).index_copy_(0, tree.back, own)
+            parts = zip(flat.split([shape.numel() for shape in shapes]), shapes, strict=True)
+            lines = [part.view(*shape, *own.shape[1:]).transpose(1, 2) for part, shape in parts]
+            return None, root.transpose(0, 1)[None], *lines
 
     return Join
+
+
+def _flat(parts: Sequence[Any]) -> Any:
+    """All lines of all parts, one after the other: tokens x heads x width."""
+    import torch
+
+    return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])

@@ -14,7 +14,7 @@ from adaptory.training.objectives import Objective, sequences_of
 from adaptory.training.render import Example
 from adaptory.training.tree import alike, tokens_of
 
-_COPIES = 4  # keys and values of a token may be copied so often: other states of it take more room
+_COPIES = 2  # keys and values of what rows share are copied for each of them, so often the tokens of a batch: others take more
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class Work:
         return [tokens_of(sequences_of(self.goal, [row]), self.shared) for row in self.train]
 
     def windows(self, epoch: int) -> list[list[int]]:
-        """The rows of each step of an epoch."""
-        return plan(self.lengths, self.goal.settings.batch_rows, self.goal.settings.seed, epoch)
+        """The rows of each step of an epoch, the same whether they are then packed or padded."""
+        settings = self.goal.settings
+        return plan(self.lengths, settings.batch_rows, settings.seed, epoch, alike=not self.goal.packs)
 
     def cut(self, window: Sequence[int], tokens: int) -> list[list[int]]:
         """The rows of a step in batches that fit into memory."""
         if not self.goal.tree:
             return micro_batches(window, self.lengths, tokens)
-        # Attention takes a copy of what a row begins with for each of its sequences.
-        longest = max(self.lengths[row] for row in window)
-        return packs(window, self.own, tokens - self.shared, max(1, _COPIES * tokens // longest))
+        most = _COPIES * tokens // max(1, self.shared * self.goal.sequences)
+        return packs(window, self.own, tokens - self.shared, max(1, most))
 
     def room(self, window: Sequence[int], tokens: int) -> int:
         """Tokens of a batch, small enough that every process has one to compute."""

@@ -5,18 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptory.training import tree
 from adaptory.training.batches import plan, sorted_batches
 from adaptory.training.schedules import rate
 
 lengths = st.lists(st.integers(1, 200), min_size=1, max_size=300)
 
 
-@given(lengths, st.integers(1, 64), st.integers(0, 9), st.integers(0, 9))
-def test_an_epoch_holds_every_row_once_and_is_the_same_each_time(lengths: list[int], rows: int, seed: int, epoch: int) -> None:
-    batches = plan(lengths, rows, seed, epoch)
+@given(lengths, st.integers(1, 64), st.integers(0, 9), st.integers(0, 9), st.booleans())
+def test_an_epoch_holds_every_row_once_and_is_the_same_each_time(
+    lengths: list[int], rows: int, seed: int, epoch: int, alike: bool
+) -> None:
+    batches = plan(lengths, rows, seed, epoch, alike=alike)
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     assert all(0 < len(batch) <= rows for batch in batches)
-    assert batches == plan(lengths, rows, seed, epoch)
+    assert batches == plan(lengths, rows, seed, epoch, alike=alike)
 
 
 @given(lengths, st.integers(1, 4000))
@@ -28,10 +31,30 @@ def test_scoring_batches_hold_every_row_once_longest_first_within_the_budget(len
     assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= tokens for batch in batches)
 
 
+@given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 300)), min_size=1, max_size=100))
+def test_rows_that_attend_together_are_of_similar_length(sizes: list[tuple[int, int]]) -> None:
+    """Each of so many tokens, which attend to themselves and to what stands before them."""
+    lengths, seen = [own for own, _ in sizes], [own + before for own, before in sizes]
+    groups = tree._alike_in_length(range(len(sizes)), lengths, seen)
+    assert sorted(number for group in groups for number in group) == list(range(len(sizes)))
+    for group in groups:
+        padded = len(group) * max(lengths[number] for number in group) * max(seen[number] for number in group)
+        assert padded - sum(lengths[number] * seen[number] for number in group) <= tree._PADDING
+    longest = [max(lengths[number] for number in group) for group in groups]
+    assert longest == sorted(longest, reverse=True)
+
+
 def test_epochs_and_seeds_differ() -> None:
     rows = list(range(1, 500))
     assert plan(rows, 8, 0, 0) != plan(rows, 8, 0, 1)
     assert plan(rows, 8, 0, 0) != plan(rows, 8, 1, 0)
+
+
+def test_windows_that_need_not_be_alike_hold_long_and_short_rows() -> None:
+    rows = [1 + number % 100 for number in range(1600)]
+    means = [np.mean([rows[row] for row in window]) for window in plan(rows, 16, 0, 0, alike=False)]
+    assert max(means) < 80 and min(means) > 25
+    assert max(np.mean([rows[row] for row in window]) for window in plan(rows, 16, 0, 0)) > 95
 
 
 def test_padding_stays_below_five_percent_of_the_tokens_where_random_batches_waste_half() -> None:
