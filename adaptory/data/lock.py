@@ -4,6 +4,7 @@ So DVC is given a lock of one recipe's stages, and what it makes of that is put 
 without YAML's anchors, which it numbers from one in every lock: where params.yaml says something once for several sources.
 """
 
+import io
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -58,14 +59,14 @@ def _sections(file: Path) -> tuple[str, dict[str, str], str]:
 
 
 def _dumped(lock: dict[str, Any]) -> str:
-    return str(yaml.dump(lock, Dumper=_Written, sort_keys=False, allow_unicode=True))
+    """The lock as DVC writes one, but with everything where it stands, though it stands elsewhere, too."""
+    from ruamel.yaml import YAML
 
-
-class _Written(yaml.SafeDumper):
-    """Writes everything where it stands, though it stands elsewhere, too."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    written, text = YAML(), io.StringIO()
+    written.default_flow_style = False
+    written.representer.ignore_aliases = lambda data: True
+    written.dump(lock, text)
+    return text.getvalue()
 
 
 def _split(text: str) -> tuple[str, dict[str, str], str]:

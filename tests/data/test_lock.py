@@ -20,6 +20,11 @@ def test_every_section_is_read_as_the_whole_file_says_it() -> None:
     assert lock.read(WHOLE, NAMES) == yaml.safe_load(WHOLE.read_text())["stages"]
 
 
+def test_what_is_written_anew_is_as_dvc_writes_it() -> None:
+    """A clone in which a recipe is retrained must not change what is committed."""
+    assert lock._dumped(yaml.safe_load(WHOLE.read_text())) == WHOLE.read_text()
+
+
 @given(st.lists(st.sampled_from(NAMES), unique=True))
 def test_sections_that_were_taken_are_a_lock_and_go_back_without_a_trace(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
