@@ -119,8 +119,9 @@ def learning_curve(events: Path, path: Path) -> None:
         right.plot([epoch["step"] for epoch in epochs], values, color=_SECOND, linewidth=1.2, marker="o", markersize=4)
         right.margins(y=0.25)
         right.set_ylabel(f"validation {epochs[0]['measured']} after each epoch", color=_SECOND)
+        beside = -16 if values[-1] < values[0] else 8  # where the curve does not come from
         right.annotate(
-            said(epochs[-1]), (epochs[-1]["step"], values[-1]), xytext=(-2, 8), textcoords="offset points", ha="right",
+            said(epochs[-1]), (epochs[-1]["step"], values[-1]), xytext=(-2, beside), textcoords="offset points", ha="right",
             color=_SECOND, fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )  # fmt: skip
     figure.savefig(path)

@@ -198,8 +198,9 @@ def _lineage(run: Run, candidate: Candidate, evidence: Evidence) -> str:
         "evidence": (evidence.digest, "all the numbers above"),
     }
     commit = evidence.commit or "outside git"
+    changed = "with changes that were not committed" if commit.endswith("+changes") else ""
     lines = [[what, f"`{fingerprint.short(digest)}`", about] for what, (digest, about) in rows.items()]
-    return tables.table(["what", "SHA-256 begins", ""], [*lines, ["commit", f"`{commit[:12]}`", commit[40:].strip("+")]], 3)
+    return tables.table(["what", "SHA-256 begins", ""], [*lines, ["commit", f"`{commit[:12]}`", changed]], 3)
 
 
 def _next(run: Run, evidence: Evidence, verdict: Verdict) -> str:
