@@ -28,6 +28,20 @@ def test_the_prediction_adds_up_what_each_batch_takes(tmp_path: Path, steady: No
     assert training < found.seconds_per_epoch < 1.5 * training, "validation comes on top"
 
 
+def test_what_disturbs_the_machine_for_a_moment_is_not_predicted_for_the_whole_run(
+    tmp_path: Path, steady: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = work(tmp_path, "sft", "causal")
+    usual, calls, compute = planner.forecast(one).seconds, [0], planner._compute
+
+    def disturbed(work: Any, rows: list[int]) -> float:
+        calls[0] += 1
+        return compute(work, rows) * (5 if calls[0] < 6 else 1)
+
+    monkeypatch.setattr(planner, "_compute", disturbed)
+    assert planner.forecast(one).seconds == pytest.approx(usual)
+
+
 def test_looking_ahead_changes_nothing(tmp_path: Path) -> None:
     plain = trajectory(work(tmp_path / "a", dropout=0.3))
     one = work(tmp_path / "b", dropout=0.3)
