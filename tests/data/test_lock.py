@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptory.data import lock
@@ -25,6 +25,7 @@ def test_what_is_written_anew_is_as_dvc_writes_it() -> None:
     assert lock._dumped(yaml.safe_load(WHOLE.read_text())) == WHOLE.read_text()
 
 
+@settings(max_examples=15)
 @given(st.lists(st.sampled_from(NAMES), unique=True))
 def test_sections_that_were_taken_are_a_lock_and_go_back_without_a_trace(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]

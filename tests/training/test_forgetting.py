@@ -34,7 +34,7 @@ def test_a_base_forgot_nothing_and_training_is_measured_on_the_other_text(tmp_pa
     base = toys.base(tmp_path / "causal", "causal")
     untouched = beside.forgetting(respond.untuned(base, recipe), recipe, place, base)
     assert untouched is not None and untouched.value == pytest.approx(1.0, abs=1e-6)
-    one = toys.work(tmp_path, "sft", "causal", epochs=30, top_layers=None)
+    one = toys.work(tmp_path, "sft", "causal", epochs=12, top_layers=None)
     fit.fit(one)
     fused.detach(one.model)
     learned = respond.untuned(base, recipe)
