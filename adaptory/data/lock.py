@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 _HEAD = "schema: '2.0'\nstages:\n"
 _EMPTY = "schema: '2.0'\nstages: {}\n"
 _ANCHOR = re.compile(r"(?m)[:-] [&*]\w+$")
@@ -21,7 +19,7 @@ def read(file: Path, stages: Iterable[str]) -> dict[str, Any]:
     """The sections of these stages, as far as they are there."""
     there = _sections(file)[1]
     wanted = "".join(there[name] for name in stages if name in there)
-    return dict(yaml.safe_load(_HEAD + wanted)["stages"] or {})
+    return dict(_loaded(_HEAD + wanted)["stages"] or {})
 
 
 def take(file: Path, stages: Iterable[str], own: Path) -> None:
@@ -55,7 +53,14 @@ def _put(file: Path, sections: Mapping[str, str]) -> None:
 
 def _sections(file: Path) -> tuple[str, dict[str, str], str]:
     text = file.read_text(encoding="utf-8") if file.is_file() else _HEAD
-    return _split(_dumped(yaml.safe_load(text)) if _ANCHOR.search(text) else text)
+    return _split(_dumped(_loaded(text)) if _ANCHOR.search(text) else text)
+
+
+def _loaded(text: str) -> dict[str, Any]:
+    """What DVC reads there: YAML 1.2, in which `no` is a word and 1e-05 a number."""
+    from ruamel.yaml import YAML
+
+    return dict(YAML(typ="safe").load(text))
 
 
 def _dumped(lock: dict[str, Any]) -> str:

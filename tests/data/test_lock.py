@@ -78,6 +78,15 @@ def test_what_dvc_says_once_for_several_sources_of_a_recipe_is_whole_beside_anot
     assert yaml.safe_load(whole.read_text())["stages"] == {name: {"x": same, "y": same} for name in ("fetch@a", "fetch@b")}
 
 
+def test_values_that_yaml_reads_in_two_ways_stay_what_dvc_reads(tmp_path: Path) -> None:
+    text = "schema: '2.0'\nstages:\n  a@x:\n    p: &id001\n    - no\n    - on\n    - 1e-05\n    - '1e-05'\n    q: *id001\n"
+    own, whole, told = tmp_path / "own.lock", tmp_path / "dvc.lock", ["no", "on", 1e-05, "1e-05"]
+    own.write_text(text)
+    lock.give_back(own, whole)
+    assert "id001" not in whole.read_text()
+    assert lock.read(whole, ["a@x"]) == {"a@x": {"p": told, "q": told}}
+
+
 def test_a_section_is_whole_that_another_one_was_written_with(tmp_path: Path) -> None:
     """DVC writes what several stages have in common once, if it writes the whole lock."""
     whole, same = tmp_path / "dvc.lock", ["id", "text"]
