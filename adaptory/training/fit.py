@@ -65,7 +65,7 @@ def _step(work: Work, state: State, window: Sequence[int], *, due: bool) -> tupl
     torch.manual_seed(settings.seed * 1_000_003 + state.step * 1009 + devices.rank())
     loss, told, starved, due = _gradient(work, state, window, due=due)
     while starved:
-        _halve(work, state)
+        _halve(work, state, window)
         loss, told, starved, due = _gradient(work, state, window, due=due)
     weights = list(state.weights.values())
     norm = torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm).item()
@@ -147,15 +147,18 @@ def is_memory(fault: Exception) -> bool:
     return isinstance(fault, torch.OutOfMemoryError) or any(words in str(fault) for words in _NO_MEMORY)
 
 
-def _halve(work: Work, state: State) -> None:
-    """Makes room for one more try at half the micro-batch and the same window. Raises TrainingError the second time."""
+def _halve(work: Work, state: State, window: Sequence[int]) -> None:
+    """Makes room for one more try at half the micro-batch and the same window. Raises TrainingError the second time.
+
+    Half of what the window takes, that is, where it is less than would be allowed.
+    """
     state.optimizer.zero_grad(set_to_none=True)
     if state.halved:
         raise TrainingError(
             f"out of memory at training step {state.step + 1} also with {state.micro_tokens} tokens at once; "
             "lower training.micro_tokens, top_layers or max_tokens"
         )
-    state.halved, state.micro_tokens = True, max(1, state.micro_tokens // 2)
+    state.halved, state.micro_tokens = True, max(1, work.room(window, state.micro_tokens) // 2)
     if not devices.rank():
         told = f"out of memory: going on with {state.micro_tokens} tokens at once, same rows per step"
         work.emit({"event": "stage", "what": told})

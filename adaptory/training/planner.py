@@ -47,14 +47,16 @@ def forecast(work: Work) -> Forecast:
     checkpoint was let pass when it began; it is not stopped by a prediction any more.
     """
     settings = work.goal.settings
-    micro = [rows for w in work.windows(0) for rows in work.cut(w, work.room(w, work.micro_tokens))]
+    micro = _batches(work, 0)
     tokens = [_computed(work, rows) for rows in micro]
     ordered = sorted(range(len(micro)), key=lambda place: tokens[place])
-    longest = ordered[-1]
+    # Other epochs have other batches, where a window is less than fits into memory.
+    every = (rows for epoch in range(settings.epochs) for rows in (_batches(work, epoch) if epoch else micro))
+    longest = max(every, key=lambda rows: _computed(work, rows))
     work.model.train()
     before = devices.peak_memory(work.device)
-    if not _fits(work, micro[longest]):
-        raise PlanError(f"the longest batch ({tokens[longest]:,} tokens) does not fit into memory; {_smaller(work)}")
+    if not _fits(work, longest):
+        raise PlanError(f"the longest batch ({_computed(work, longest):,} tokens) does not fit into memory; {_smaller(work)}")
     batch, later = devices.peak_memory(work.device) - before, _kept_later(work)
     # One batch out of the middle of each of several classes of size: their mean is that of all batches.
     count = min(_TIMED, len(micro))
@@ -73,8 +75,13 @@ def forecast(work: Work) -> Forecast:
         first_rate=rates[0], peak_rate=rates[1], last_rate=rates[2],
     )  # fmt: skip
     if not checkpoint.exists(work.folder, work.key):
-        _check(work, made, batch)
+        _check(work, made, batch, _computed(work, longest))
     return made
+
+
+def _batches(work: Work, epoch: int) -> list[list[int]]:
+    """What is computed at a time in an epoch."""
+    return [rows for window in work.windows(epoch) for rows in work.cut(window, work.room(window, work.micro_tokens))]
 
 
 def _fits(work: Work, rows: list[int]) -> bool:
@@ -114,7 +121,7 @@ def _kept_later(work: Work) -> float:
 
 def tokens_of_epoch(work: Work) -> int:
     """Tokens that an epoch computes, padding included and what is shared once."""
-    return sum(_computed(work, rows) for w in work.windows(0) for rows in work.cut(w, work.room(w, work.micro_tokens)))
+    return sum(_computed(work, rows) for rows in _batches(work, 0))
 
 
 def flops(work: Work, tokens: int) -> float:
@@ -187,13 +194,13 @@ def _forward(work: Work, rows: list[int]) -> float:
     return time.monotonic() - began
 
 
-def _check(work: Work, made: Forecast, batch: float) -> None:
+def _check(work: Work, made: Forecast, batch: float, tokens: int) -> None:
     settings = work.goal.settings
     if settings.memory and made.memory > settings.memory:
         told = f"the training takes {made.memory:.2f} GB, more than training.memory ({settings.memory:g})"
         # What a batch takes grows with its tokens; the rest does not.
         left = batch - (made.memory - settings.memory)
-        size = int(work.micro_tokens * left / batch) if batch > 0 else 0
+        size = int(min(work.micro_tokens, tokens) * left / batch) if batch > 0 else 0
         if size >= max(work.lengths):
             raise PlanError(f"{told}; with training.micro_tokens: {size} it would take {settings.memory:g}")
         raise PlanError(f"{told}; {made.memory - batch:.2f} GB of it do not depend on the batch: lower max_tokens or top_layers")

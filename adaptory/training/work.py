@@ -14,7 +14,7 @@ from adaptory.training.objectives import Objective, sequences_of
 from adaptory.training.render import Example
 from adaptory.training.tree import alike, tokens_of
 
-_COPIES = 2  # keys and values of what rows share are copied for each of them, so often the tokens of a batch: others take more
+_COPIES = 3  # keys and values of what rows share are copied for each of them: at most so many times micro_tokens in a batch
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Work:
         """The rows of a step in batches that fit into memory."""
         if not self.goal.tree:
             return micro_batches(window, self.lengths, tokens)
-        most = _COPIES * tokens // max(1, self.shared * self.goal.sequences)
+        copies = self.shared * (2 * self.goal.sequences - 1)  # of a pair, the question before both answers has one, too
+        most = _COPIES * max(tokens, self.micro_tokens) // max(1, copies)
         return packs(window, self.own, tokens - self.shared, max(1, most))
 
     def room(self, window: Sequence[int], tokens: int) -> int:

@@ -193,6 +193,7 @@ def test_f3_a_sigterm_ends_tokenising_at_once(tmp_path: Path, told: None) -> Non
         fresh(tmp_path)
 
 
+@pytest.mark.parametrize("allowed", [8, 100])  # times the longest row: about what a step takes, and far more
 @pytest.mark.parametrize(
     "fault",
     [
@@ -201,7 +202,7 @@ def test_f3_a_sigterm_ends_tokenising_at_once(tmp_path: Path, told: None) -> Non
     ],
 )
 def test_f4_out_of_memory_is_tried_again_at_half_the_size_with_the_same_gradients(
-    tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fault: str, allowed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
@@ -215,9 +216,9 @@ def test_f4_out_of_memory_is_tried_again_at_half_the_size_with_the_same_gradient
         return losses(goal, model, rows, *more)
 
     monkeypatch.setattr(fit, "losses", starved)
-    one = work(tmp_path / "c", "sft", "causal", micro_tokens=8 * longest)
+    one = work(tmp_path / "c", "sft", "causal", micro_tokens=allowed * longest)
     state = fit.fit(one)
-    assert state.halved and state.micro_tokens == 4 * longest
+    assert state.halved and state.micro_tokens <= 4 * longest
     ours = [event["loss"] for event in curve.told(one.folder) if event["event"] == "step"]
     assert ours == pytest.approx(plain, rel=1e-3)
 
@@ -238,7 +239,7 @@ def test_f4_out_of_memory_a_second_time_is_told_with_what_to_lower(tmp_path: Pat
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(fit, "losses", starved)
-    with pytest.raises(StageError, match=r"step 1 also with 512 tokens at once; lower training\.micro_tokens"):
+    with pytest.raises(StageError, match=r"step 1 also with \d+ tokens at once; lower training\.micro_tokens"):
         fit.fit(fresh(tmp_path))
 
 

@@ -186,6 +186,13 @@ def test_a_batch_of_a_tree_copies_what_attention_reads_only_so_often(tmp_path: P
             assert made.lines[0].asking.shape[1] == longest, "nothing is padded to the root"
 
 
+def test_a_long_beginning_is_computed_as_seldom_as_memory_allows(tmp_path: Path) -> None:
+    """What its copies may take is a matter of micro_tokens, not of how little a step happens to hold."""
+    one = work(tmp_path, "sft", "causal", system=" ".join(FILLER[:6] * 12), batch_rows=8, micro_tokens=2000, max_tokens=160)
+    windows = one.windows(0)
+    assert all(len(one.cut(window, one.room(window, one.micro_tokens))) == 1 for window in windows)
+
+
 def test_a_packed_row_does_not_see_the_row_before_it(tmp_path: Path) -> None:
     one = work(tmp_path, "sft", "causal", system=SYSTEM)
     one.model.eval()

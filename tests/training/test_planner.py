@@ -42,6 +42,14 @@ def test_what_disturbs_the_machine_for_a_moment_is_not_predicted_for_the_whole_r
     assert planner.forecast(one).seconds == pytest.approx(usual)
 
 
+def test_the_longest_batch_of_all_epochs_is_tried_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, tried = work(tmp_path, "sft", "causal", epochs=9, batch_rows=16), list[list[int]]()
+    monkeypatch.setattr(planner, "_compute", lambda work, rows: tried.append(rows) or 0.01)
+    planner.forecast(one)
+    largest = [max(planner._computed(one, rows) for rows in planner._batches(one, epoch)) for epoch in range(9)]
+    assert planner._computed(one, tried[0]) == max(largest) > largest[0], "another epoch than the first has it"
+
+
 def test_looking_ahead_changes_nothing(tmp_path: Path) -> None:
     plain = trajectory(work(tmp_path / "a", dropout=0.3))
     one = work(tmp_path / "b", dropout=0.3)
