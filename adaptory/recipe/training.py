@@ -43,9 +43,10 @@ class Training(Frozen):
     batch_rows: int = Field(default=32, ge=1)
     """Rows per optimizer step, however many devices share them."""
     micro_tokens: int | None = Field(default=None, ge=1)
-    """Most padded tokens computed at once: bounds memory, and changes no gradient; null: 1,024 on a CPU, 4,096 on a GPU."""
+    """Most tokens at once, padding included: bounds memory, and changes no gradient; null: 1,024 on a CPU, 4,096 on a GPU."""
     packing: bool = True
-    """Computes a batch without padding, and what its rows begin with alike once (causal bases; exact, no row sees another)."""
+    """Computes a batch without padding, and what its rows begin with alike once (causal bases; exact, no row sees another);
+    false: the same steps, padded."""
     cache_trunk: bool = False
     """Computes the frozen blocks below the trained ones once, keeps what they give, and reuses it over epochs and runs."""
     fused: bool = True

@@ -67,7 +67,7 @@ def share(batches: Sequence[list[int]]) -> list[list[int]]:
     """
     mine = list(batches[rank() :: world()])
     most = -(-len(batches) // world()) if sharded() else 0
-    return mine + [batches[0]] * (most - len(mine))
+    return mine + [min(batches, key=len)] * (most - len(mine))
 
 
 def own(count: int) -> int:

@@ -102,9 +102,9 @@ def planted(segments: Sequence[Segment], sequences: int) -> Tree:
     paths = [[at for part in (*one.above, number) for at in places[part]] for number, one in enumerate(segments)]
     rooted = len(segments) > 1 and all(one.above[:1] == (0,) for one in segments[1:])  # not the beginning of one group alone
     root, below = lengths[0] if rooted else 0, range(int(rooted), len(segments))
-    alike = _alike_in_length(below, lengths, [len(path) for path in paths])
-    lines = [_lines(some, places, paths) for some in alike]
-    asking, seen = _beginnings(alike, lines, "asking"), _beginnings(alike, lines, "seen")
+    groups = _alike_in_length(below, lengths, [len(path) for path in paths])
+    lines = [_lines(group, places, paths) for group in groups]
+    asking, seen = _beginnings(groups, lines, "asking"), _beginnings(groups, lines, "seen")
     before = [len(paths[number]) - lengths[number] for number in range(len(segments))]  # where a segment begins in its line
     back = torch.cat([asking[number] + torch.arange(lengths[number]) for number in below])
     home = torch.cat([seen[number] + before[number] + torch.arange(lengths[number]) for number in below])
