@@ -100,7 +100,7 @@ def _gradient(work: Work, state: State, window: Sequence[int], *, due: bool) -> 
 
     weight = sum(work.goal.weight(work.train[row]) for row in window)
     total, starved = 0.0, False
-    cut = work.cut(window, work.room(window, state.micro_tokens))
+    cut = work.cut(window, state.micro_tokens)
     own = devices.own(len(cut))
     for turn, rows in enumerate(devices.share(cut)):
         try:

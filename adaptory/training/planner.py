@@ -81,7 +81,7 @@ def forecast(work: Work) -> Forecast:
 
 def _batches(work: Work, epoch: int) -> list[list[int]]:
     """What is computed at a time in an epoch."""
-    return [rows for window in work.windows(epoch) for rows in work.cut(window, work.room(window, work.micro_tokens))]
+    return [rows for window in work.windows(epoch) for rows in work.cut(window, work.micro_tokens)]
 
 
 def _fits(work: Work, rows: list[int]) -> bool:
@@ -201,6 +201,7 @@ def _check(work: Work, made: Forecast, batch: float, tokens: int) -> None:
         # What a batch takes grows with its tokens; the rest does not.
         left = batch - (made.memory - settings.memory)
         size = int(min(work.micro_tokens, tokens) * left / batch) if batch > 0 else 0
+        size -= size % devices.ROWS if work.goal.tree else 0  # it would be filled up
         if size >= max(work.lengths):
             raise PlanError(f"{told}; with training.micro_tokens: {size} it would take {settings.memory:g}")
         raise PlanError(f"{told}; {made.memory - batch:.2f} GB of it do not depend on the batch: lower max_tokens or top_layers")

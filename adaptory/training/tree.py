@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adaptory.training import devices
+from adaptory.training import devices, network
 from adaptory.training.network import learns_prompt, unwrapped
 from adaptory.training.render import Example, common
 
 _WORTH = 4  # tokens: a shorter beginning is computed again and again
-_PADDING = 2500  # pairs of tokens that attention may compute in vain: as long as one more call of it takes on a CPU
 # Causal networks that leave all of attention to transformers' own interface, without a window or a bias of their own.
 KNOWN = ("gemma", "granite", "llama", "mistral", "olmo", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 
@@ -35,7 +34,8 @@ class Lines:
 
     asking: Any  # the places of a segment's tokens, padded with place 0: lines x longest
     seen: Any  # the places of all that it attends to, itself last: lines x most
-    mask: Any  # which of those each token attends to: lines x 1 x longest x most
+    mask: Any | None  # 0 for those that each token attends to, else -inf: lines x 1 x longest x most; None: nothing is above,
+    # and each token attends to itself and to what stands before it
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def planted(segments: Sequence[Segment], sequences: int) -> Tree:
     paths = [[at for part in (*one.above, number) for at in places[part]] for number, one in enumerate(segments)]
     rooted = len(segments) > 1 and all(one.above[:1] == (0,) for one in segments[1:])  # not the beginning of one group alone
     root, below = lengths[0] if rooted else 0, range(int(rooted), len(segments))
-    groups = _alike_in_length(below, lengths, [len(path) for path in paths])
+    groups = _alike_in_length(below, lengths, [len(path) for path in paths], devices.idle_pairs(network.device()))
     lines = [_lines(group, places, paths) for group in groups]
     asking, seen = _beginnings(groups, lines, "asking"), _beginnings(groups, lines, "seen")
     before = [len(paths[number]) - lengths[number] for number in range(len(segments))]  # where a segment begins in its line
@@ -117,13 +117,13 @@ def planted(segments: Sequence[Segment], sequences: int) -> Tree:
     return Tree(list(segments), root, lines, back, home, again, whose, owners, lasts, -sum(lengths) % devices.ROWS)
 
 
-def _alike_in_length(numbers: Sequence[int], lengths: Sequence[int], seen: Sequence[int]) -> list[list[int]]:
+def _alike_in_length(numbers: Sequence[int], lengths: Sequence[int], seen: Sequence[int], spare: int) -> list[list[int]]:
     """The segments in groups, longest first: another one begins where padding would cost more than one more call does."""
     groups: list[list[int]] = []
     needed = longest = most = 0
     for number in sorted(numbers, key=lambda number: (-lengths[number], -seen[number])):
         needed, most = needed + lengths[number] * seen[number], max(most, seen[number])
-        if not groups or longest * most * (len(groups[-1]) + 1) - needed > _PADDING:
+        if not groups or longest * most * (len(groups[-1]) + 1) - needed > spare:
             groups.append([])
             needed, longest, most = lengths[number] * seen[number], lengths[number], seen[number]
         groups[-1].append(number)
@@ -137,9 +137,12 @@ def _lines(numbers: Sequence[int], places: Sequence[list[int]], paths: Sequence[
     asking = pad_sequence([torch.tensor(places[number]) for number in numbers], batch_first=True)
     seen = pad_sequence([torch.tensor(paths[number]) for number in numbers], batch_first=True)
     before = torch.tensor([len(paths[number]) - len(places[number]) for number in numbers])[:, None, None]
+    if not before.any():  # what pads a line stands after all that is asked
+        return Lines(asking, seen, None)
     # A token sees all above its segment, and its segment up to itself; the padding sees something, too, or it would be NaN.
-    mask = torch.arange(seen.shape[1]) <= before + torch.arange(asking.shape[1])[:, None]
-    return Lines(asking, seen, mask[:, None])
+    sees = torch.arange(seen.shape[1]) <= before + torch.arange(asking.shape[1])[:, None]
+    # As numbers, once for all blocks: of a mask that only says yes and no each would keep a copy of its own.
+    return Lines(asking, seen, torch.zeros(sees.shape).masked_fill_(~sees, -torch.inf)[:, None])
 
 
 def _beginnings(groups: Sequence[Sequence[int]], lines: Sequence[Lines], part: str) -> dict[int, int]:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from adaptory.training import lean
+from adaptory.training.label_loss import wide
 from adaptory.training.tree import Tree
 
 _NAME = "adaptory-tree"  # of this attention, to transformers
@@ -50,7 +51,8 @@ def _register() -> None:
         roots, *picked = zip(*parts, strict=True)
         dot = torch.nn.functional.scaled_dot_product_attention
         first = dot(*roots, is_causal=True, **how) if tree.root else roots[0]
-        found = [dot(*some, attn_mask=lines.mask, **how) for some, lines in zip(picked, tree.lines, strict=True)]
+        masks = [None if lines.mask is None else lines.mask.to(query.dtype) for lines in tree.lines]
+        found = [dot(*some, attn_mask=mask, is_causal=mask is None, **how) for some, mask in zip(picked, masks, strict=True)]
         return join.apply(tree, first, *found), None
 
     AttentionInterface.register(_NAME, attend)
@@ -78,8 +80,10 @@ def _spread() -> Any:
             if ctx.asks:
                 own = flat.index_select(0, tree.back)
             else:
+                kind, root = root.dtype, wide(root)  # summed over all lines, in fp32 at least
                 for some in grads[1:]:
-                    root = root + some[:, :, : tree.root].sum(0)
+                    root = root + some[:, :, : tree.root].sum(0, dtype=root.dtype)
+                root = root.to(kind)
                 own = flat.index_select(0, tree.home)
                 if len(tree.again):
                     own.index_add_(0, tree.whose - tree.root, flat.index_select(0, tree.again))

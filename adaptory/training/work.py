@@ -55,7 +55,10 @@ class Work:
         return plan(self.lengths, settings.batch_rows, settings.seed, epoch, alike=not self.goal.packs)
 
     def cut(self, window: Sequence[int], tokens: int) -> list[list[int]]:
-        """The rows of a step in batches that fit into memory."""
+        """The rows of a step in batches of at most so many tokens, or of one row: alike large, and as few for each process."""
+        return self._cut(window, self.room(window, tokens))
+
+    def _cut(self, window: Sequence[int], tokens: int) -> list[list[int]]:
         if not self.goal.tree:
             return micro_batches(window, self.lengths, tokens)
         copies = self.shared * (2 * self.goal.sequences - 1)  # of a pair, the question before both answers has one, too
@@ -63,10 +66,14 @@ class Work:
         return packs(window, self.own, tokens - self.shared, max(1, most))
 
     def room(self, window: Sequence[int], tokens: int) -> int:
-        """Tokens of a batch, small enough that every process has one to compute."""
+        """Tokens of a batch: so few that all processes have as many batches, and none has more of them than it must."""
         costs = [(self.own if self.goal.tree else self.lengths)[row] for row in window]
         every = sum(costs) if self.goal.tree else len(costs) * max(costs)
-        return min(tokens, self.shared + max(*costs, math.ceil(every / devices.world())))
+        most = math.ceil(len(self._cut(window, tokens)) / devices.world()) * devices.world()
+        size = self.shared + max(*costs, math.ceil(every / most))
+        while size < tokens and len(self._cut(window, size)) > most:
+            size += 1 + size // 20
+        return min(size, tokens)
 
     def tell(self, event: curve.Event) -> None:
         """Tells the event and keeps it for the learning curve."""

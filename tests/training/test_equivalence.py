@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from adaptory.errors import Preempted, StageError
-from adaptory.training import adapter, curve, fit, forward, objectives, planner, preemption, tree, validate
+from adaptory.training import adapter, curve, devices, fit, forward, objectives, planner, preemption, tree, validate
 from adaptory.training import trunk as trunks
 from adaptory.training.render import Example
 from adaptory.training.trunk import Trunk
@@ -176,7 +176,7 @@ def test_a_batch_of_a_tree_copies_what_attention_reads_only_so_often(tmp_path: P
     settings = {"system": " ".join(FILLER[:6] * 12), "batch_rows": 64, "micro_tokens": 400, "max_tokens": 160, **more}
     one = work(tmp_path, task, "causal", count=200, **settings)
     for window in one.windows(0):
-        for rows in one.cut(window, one.room(window, one.micro_tokens)):
+        for rows in one.cut(window, one.micro_tokens):
             made = objectives.prepared(one.goal, [one.train[row] for row in rows], (0,)).tree
             assert made is not None
             most = 4 * 400 * (1.5 if task == "preference" else 1)  # a question and two answers, of which the row counts two
@@ -190,7 +190,27 @@ def test_a_long_beginning_is_computed_as_seldom_as_memory_allows(tmp_path: Path)
     """What its copies may take is a matter of micro_tokens, not of how little a step happens to hold."""
     one = work(tmp_path, "sft", "causal", system=" ".join(FILLER[:6] * 12), batch_rows=8, micro_tokens=2000, max_tokens=160)
     windows = one.windows(0)
-    assert all(len(one.cut(window, one.room(window, one.micro_tokens))) == 1 for window in windows)
+    assert all(len(one.cut(window, one.micro_tokens)) == 1 for window in windows)
+
+
+@pytest.mark.parametrize("tokens", [4000, 150])
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(("task", "kind"), [("sft", "causal"), ("preference", "causal"), ("sft", "seq2seq")])
+def test_processes_that_train_together_have_alike_much_to_do_and_no_turn_too_many(
+    tmp_path: Path, task: str, kind: str, world: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = work(tmp_path, task, kind, count=200, batch_rows=32)
+    monkeypatch.setattr(devices, "world", lambda: world)
+    waited = computed = 0
+    for window in one.windows(0):
+        batches = one.cut(window, tokens)
+        assert sorted(row for rows in batches for row in rows) == sorted(window)
+        costs = [planner._computed(one, rows) for rows in batches]
+        assert max(costs) <= max(tokens, *(planner._computed(one, [row]) for row in window))
+        turns = [costs[start : start + world] for start in range(0, len(costs), world)]
+        assert len(turns) == -(-len(one._cut(window, tokens)) // world)
+        waited, computed = waited + world * sum(map(max, turns)), computed + sum(costs)
+    assert computed > 0.9 * waited
 
 
 def test_a_packed_row_does_not_see_the_row_before_it(tmp_path: Path) -> None:
@@ -226,12 +246,23 @@ def test_each_network_that_is_known_to_pack_gives_the_plain_losses_and_gradients
         losses.square().sum().backward()
         return [losses.detach().sort().values, *(weight.grad.clone() for weight in model.parameters() if weight.grad is not None)]
 
-    monkeypatch.setattr(tree, "_PADDING", padding)
+    monkeypatch.setattr(devices, "idle_pairs", lambda device: padding)
     packed = forward.branching(rows, [[0], [1, 3], [2]])
     assert len(packed.tree.lines) == (1 if padding else 5)  # type: ignore[union-attr]
     assert packed.ids.shape[1] - packed.tree.fill == sum(len(row.ids) for row in rows) - 3 * 6 - 5  # type: ignore[union-attr]
     for ours, theirs in zip(gradients(packed), gradients(forward.collate(rows, 0)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)  # norms are computed in fp32
+
+
+def test_of_long_rows_no_block_keeps_a_mask_of_its_own() -> None:
+    """One of all pairs of tokens, in each of 30 blocks, would take more memory than the states of the rows."""
+
+    def lines(begin: list[int]) -> list[tree.Lines]:
+        rows = [Example(str(n), [*begin, *range(n, 40 + n)], 7) for n in range(3)]
+        return tree.planted(tree.segments_of(rows, [[0], [1], [2]]), 3).lines
+
+    assert [some.mask for some in lines([])] == [None]
+    assert [some.mask.dtype.is_floating_point for some in lines([1, 2, 3, 4, 5, 6])] == [True], "else each call would make one"
 
 
 def test_rows_of_any_length_are_learned_together_where_none_is_padded(tmp_path: Path) -> None:
