@@ -4,10 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from adaptory.errors import RecipeError
-from adaptory.training import adapter, fit, objectives, xray
+from adaptory.training import adapter, fit, objectives, validate, xray
 from adaptory.training.work import begin, decay_groups
 from tests.training.toys import base, recipe, table, trajectory, work
 
@@ -115,3 +119,10 @@ def test_what_earlier_attempts_took_is_counted(tmp_path: Path) -> None:
     again = replace(work(tmp_path), began=one.began)
     state = fit.fit(again)
     assert 100 < state.wall(again.began) < 200
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))
+def test_the_macro_f1_of_an_epoch_is_scikit_learns(rows: list[tuple[int, int]]) -> None:
+    targets, picked = np.array(rows).T
+    theirs = f1_score(targets, picked, average="macro", labels=range(4), zero_division=0)
+    assert validate._macro_f1(targets, picked, 4) == pytest.approx(theirs, abs=1e-12)
