@@ -31,15 +31,15 @@ def test_scoring_batches_hold_every_row_once_longest_first_within_the_budget(len
     assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= tokens for batch in batches)
 
 
-@given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 300)), min_size=1, max_size=100))
-def test_rows_that_attend_together_are_of_similar_length(sizes: list[tuple[int, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 300)), min_size=1, max_size=100), st.integers(0, 9000))
+def test_rows_that_attend_together_are_of_similar_length(sizes: list[tuple[int, int]], spare: int) -> None:
     """Each of so many tokens, which attend to themselves and to what stands before them."""
     lengths, seen = [own for own, _ in sizes], [own + before for own, before in sizes]
-    groups = tree._alike_in_length(range(len(sizes)), lengths, seen)
+    groups = tree._alike_in_length(range(len(sizes)), lengths, seen, spare)
     assert sorted(number for group in groups for number in group) == list(range(len(sizes)))
     for group in groups:
         padded = len(group) * max(lengths[number] for number in group) * max(seen[number] for number in group)
-        assert padded - sum(lengths[number] * seen[number] for number in group) <= tree._PADDING
+        assert padded - sum(lengths[number] * seen[number] for number in group) <= spare
     longest = [max(lengths[number] for number in group) for group in groups]
     assert longest == sorted(longest, reverse=True)
 
