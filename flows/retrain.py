@@ -39,8 +39,8 @@ def retrain(recipe: RecipeName = "sentiment", accept_drift: bool = False) -> Out
         return later
     with alone(recipe):
         run = prepare(recipe)
-        if ended := settled(run):
-            return announce(ended)
+        if known := settled(run):
+            return announce(known)
         keep(run)
         if held := compare(run, accept_drift):
             return announce(held)

@@ -26,7 +26,7 @@ def main(recipe: str = "sentiment") -> int:
         while True:
             run = client.read_flow_run(run.id)
             tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
-            newest = max(tasks, key=lambda one: one.start_time or one.created, default=None)
+            newest = max(tasks, key=lambda one: str(one.start_time or one.created), default=None)
             said = f"{run.state.name if run.state else ''}{f', {newest.name.rpartition(chr(45))[0]}' if newest else ''}"
             if said != told:
                 print(f"{time.monotonic() - began:6.0f} s   {said}", flush=True)

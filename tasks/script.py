@@ -20,7 +20,7 @@ class _UserFaultsAreToldOnce(logging.Filter):
         return not isinstance(fault, UserError) and not any(name in message for name in self.names)
 
 
-def _names(kind: type) -> list[str]:
+def _names(kind: type[Exception]) -> list[str]:
     """The names of this kind of fault and of all that are a special case of it."""
     return [kind.__name__, *(name for below in kind.__subclasses__() for name in _names(below))]
 

@@ -62,7 +62,7 @@ def zstd(content: bytes) -> bytes:
     out = pyarrow.BufferOutputStream()
     with pyarrow.CompressedOutputStream(out, "zstd") as stream:
         stream.write(content)
-    return out.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    return out.getvalue().to_pybytes()
 
 
 WRITERS: dict[str, Callable[[Table], bytes]] = {

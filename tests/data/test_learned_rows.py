@@ -29,7 +29,7 @@ def learned(folder: Path, split: str = "train", **training: Any) -> Any:
     changes = {f"training.{name}": value for name, value in training.items()}
     write_recipe(folder, **{"data.sources": SOURCES, **changes})
     place = workspace.find(folder)
-    return rows_of(Run(place, params.load(place.recipes_file, "tiny"), None), split)  # type: ignore[arg-type]
+    return rows_of(Run(place, params.load(place.recipes_file, "tiny"), None), split)
 
 
 def test_only_the_named_sources_are_learned_from_and_validated_on(prepared: Path) -> None:

@@ -26,7 +26,7 @@ def read(folder: Path, content: bytes, task: str = "classification", **changes: 
     found: dict[int, dict[str, Any] | Refused] = {}
     columns = sorted(set(data.fields.columns(source).values()))
     for piece in readers.pieces(path, "notes", source, columns):
-        made = rows.typed(piece, "notes", source, "rows", data, task)  # type: ignore[arg-type]
+        made = rows.typed(piece, "notes", source, "rows", data, task)
         found |= {row["line"]: row for row in made.table.iter_rows(named=True)}
         found |= {one.line: one for one in made.refused}
         assert len(made.table) + len(made.refused) == len({*made.table["line"], *(one.line for one in made.refused)}), (

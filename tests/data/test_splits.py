@@ -126,7 +126,7 @@ def near_rows(folder: Any, texts: list[str], splits: list[str], limit: float = 0
     signatures = near.Signatures(folder)
     forms = normalised(polars.Series(texts, dtype=polars.String))
     signatures.add(near.signed(forms))
-    ranks = np.array([BY_PROTECTION.index(name) for name in splits], dtype=np.uint8)  # type: ignore[arg-type]
+    ranks = np.array([BY_PROTECTION.index(name) for name in splits], dtype=np.uint8)
     found = near.across_splits(signatures, ranks, limit, lambda indices: {int(i): (f"s:{i}", forms[int(i)]) for i in indices})
     return dict(found.iter_rows())
 

@@ -172,7 +172,7 @@ def test_every_task_is_prepared(tmp_path: Path, task: str) -> None:
     (tmp_path / "incoming").mkdir()
     (tmp_path / "incoming" / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in table))
     changes = {"data.sources": {"s": {"uri": "./incoming/rows.jsonl", "format": "jsonl"}}, "data.fields": fields, "task": task}
-    metric = METRICS[task][0]  # type: ignore[index]
+    metric = METRICS[task][0]
     direction = "lower" if metric in LOWER else "higher"
     gate = {"gate.criteria": [{"kind": "floor", "metric": metric, "direction": direction, "limit": 0.5}]}
     found = parts(staged(tmp_path, **changes, **gate, **{"evaluation.baselines": []}))

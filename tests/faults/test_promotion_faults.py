@@ -64,7 +64,7 @@ def test_f15_f16_f18_whichever_change_fails_the_same_command_promotes_exactly_on
 def _dies(folder: str, at: int, how: str) -> None:
     store = open_store(f"{folder}/store")
     one = Judged(Path(folder) / "run", 2, head(store, "tiny"))
-    one.promote(FaultyStore(store, at, how))  # type: ignore[arg-type]
+    one.promote(FaultyStore(store, at, how))
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_f48_a_champion_that_changes_during_a_pull_does_not_mix_releases(tmp_pat
     def late(self: ObjectStore, key: str, start: int, length: int) -> bytes:
         if once.acquire(blocking=False):
             promoted(store, tmp_path, 2)
-        return read(self, key, start, length)  # type: ignore[arg-type]
+        return read(self, key, start, length)
 
     monkeypatch.setattr(type(store), "read", late)
     assert release.pull(store, "tiny", tmp_path / "model").digest == first.release, "the one that was resolved, whole"

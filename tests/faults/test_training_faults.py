@@ -176,7 +176,7 @@ def test_f3_a_sigterm_during_a_validation_saves_the_epoch_that_was_trained(
 
     preemption._told = False
     one = fresh(tmp_path)
-    asked = fit.preemption.asked
+    asked = preemption.asked
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preemption, "asked", lambda: False)  # it comes after the last step has looked
         with pytest.raises(Preempted):

@@ -74,9 +74,9 @@ def test_a_store_that_lets_two_write_the_same_object() -> None:
         def create(self, key: str, data: bytes) -> None:
             self.objects[key] = data
 
-    [(wrong, _)] = doctor._store(Careless())  # type: ignore[arg-type]
+    [(wrong, _)] = doctor._store(Careless())
     assert "lets two writers create the same object" in wrong
-    assert list(doctor._store(MemoryStore())) == []  # type: ignore[arg-type]
+    assert list(doctor._store(MemoryStore())) == []
 
 
 def test_a_ledger_that_was_altered(tmp_path: Path) -> None:

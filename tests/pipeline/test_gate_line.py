@@ -60,7 +60,7 @@ def found_in(folder: Path) -> tuple[Evidence, dict[str, Any], Path]:
 def line(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Path:
     """A first champion, and then data whose new rows are labelled wrongly."""
     folder = checkout(tmp_path_factory.mktemp("gate") / "checkout", **CHANGES)
-    write_tsv(folder / "incoming" / "rows.tsv", table(400))  # type: ignore[arg-type]
+    write_tsv(folder / "incoming" / "rows.tsv", table(400))
     (folder / "cases.yaml").write_text(yaml.safe_dump(CASES))
     run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api)
     return folder
@@ -89,7 +89,7 @@ def test_data_that_makes_it_worse_is_refused_and_the_rows_to_blame_are_named(
     wrong = [
         (f"9{n}_0", turned[rating], f"{text} indeed", region) for n, (_, rating, text, region) in enumerate(table(90, seed=8))
     ]
-    write_tsv(folder / "incoming" / "rows.tsv", [*table(400), *wrong])  # type: ignore[list-item]
+    write_tsv(folder / "incoming" / "rows.tsv", [*table(400), *wrong])
     write_recipe(folder, **LATER)
     done = run(folder, "retrain", "tiny", "--accept-drift", PREFECT_API_URL=prefect_api)
     assert "a true gain of" in done.stderr and "20% of the rows are answered differently" in done.stderr
@@ -119,7 +119,7 @@ def _the_same_gate_again_asks_nobody(folder: Path, prefect_api: str) -> None:
     write_recipe(folder, **(LATER | {"gate.criteria": [*GATE[:-1], FLOOR | {"metric": "accuracy"}]}))
     done = run(folder, "retrain", "tiny", "--accept-drift", PREFECT_API_URL=prefect_api)
     assert "scoring" not in done.stderr, "all answers were kept"
-    assert found_in(folder)[0].look.number == 2, "another gate is another look"  # type: ignore[union-attr]
+    assert found_in(folder)[0].look.number == 2, "another gate is another look"
 
 
 def test_a_champion_that_cannot_be_read_is_broken_and_not_beaten(line: Path, tmp_path: Path, prefect_api: str) -> None:

@@ -304,7 +304,7 @@ def test_an_export_answers_as_the_release_does_in_others_hands(line: Path, tmp_p
     lines = run(line, "predict", str(tmp_path / "model"), *texts, "--json").stdout.splitlines()
     ours = [json.loads(one)["chances"] for one in lines]
     for form in ("merged", "onnx"):
-        told = export(tmp_path / "model", tmp_path / form, form, line, line / ".adaptory" / "cache")  # type: ignore[arg-type]
+        told = export(tmp_path / "model", tmp_path / form, form, line, line / ".adaptory" / "cache")
         assert "answers as the release does" in told
     theirs = pipeline("text-classification", model=str(tmp_path / "merged"), top_k=None)(texts)
     for mine, said in zip(ours, theirs, strict=True):
@@ -317,7 +317,7 @@ def test_an_export_answers_as_the_release_does_in_others_hands(line: Path, tmp_p
     assert chances.tolist() == [pytest.approx(list(mine.values()), abs=1e-4) for mine in ours]
     for form, why in (("gguf", "type llama"), ("vllm", "decoders")):
         with pytest.raises(ReleaseError, match=why):
-            export(tmp_path / "model", tmp_path / form, form, line, line / ".adaptory" / "cache")  # type: ignore[arg-type]
+            export(tmp_path / "model", tmp_path / form, form, line, line / ".adaptory" / "cache")
 
 
 def test_an_export_that_answers_otherwise_is_not_kept(line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +329,7 @@ def test_an_export_that_answers_otherwise_is_not_kept(line: Path, tmp_path: Path
 
     def careless(loaded: object, folder: Path, out: Path, root: Path, cache: Path) -> object:
         loaded.model.classifier.bias.data += 0.1  # type: ignore[attr-defined]
-        return merged(loaded, folder, out, root, cache)  # type: ignore[arg-type]
+        return merged(loaded, folder, out, root, cache)
 
     monkeypatch.setitem(export._WRITE, "merged", careless)
     with pytest.raises(StageError, match="answers otherwise"):

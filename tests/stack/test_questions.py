@@ -99,8 +99,8 @@ def test_the_poller_starts_one_retrain_per_digest_and_a_dead_source_hides_no_oth
     params.write_text(text + dead)
     try:
         looks = [approved.start("arrivals/poll") for _ in range(2)]
-        for look in looks:
-            approved.until(lambda look=look: approved.get(f"/flow_runs/{look}")["state"]["type"] in ("COMPLETED", "CANCELLED"))
+        ends = ("COMPLETED", "CANCELLED")
+        approved.until(lambda: all(approved.get(f"/flow_runs/{look}")["state"]["type"] in ends for look in looks))
         wanted = {"logs": {"flow_run_id": {"any_": looks}}}
         logs = approved.until(lambda: [one for one in approved.post("/logs/filter", wanted) if "gone.tsv" in one["message"]], 30)
         assert logs[0]["message"].startswith("dead:")

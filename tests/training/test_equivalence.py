@@ -21,6 +21,7 @@ from adaptory.training import adapter, curve, devices, fit, forward, objectives,
 from adaptory.training import trunk as trunks
 from adaptory.training.render import Example
 from adaptory.training.trunk import Trunk
+from adaptory.training.work import begin
 from tests.support import FILLER, ROOT
 from tests.training.toys import base, trajectory, work
 
@@ -160,7 +161,7 @@ def test_packing_and_sharing_what_rows_begin_with_changes_nothing(
 def test_what_rows_begin_with_is_computed_once_as_the_planner_reckons(tmp_path: Path, task: str, more: dict[str, Any]) -> None:
     one = work(tmp_path, task, "causal", system=SYSTEM, **more)
     batch = objectives.prepared(one.goal, one.train[:9], (0,))
-    tokens = batch.ids.shape[1] - batch.tree.fill  # type: ignore[union-attr]
+    tokens = batch.ids.shape[1] - batch.tree.fill
     assert tokens == one.shared + sum(one.own[:9])
     assert planner._computed(one, list(range(9))) == batch.ids.shape[1] == 16 * -(-tokens // 16), "filled up, as kernels like it"
     if task != "text":
@@ -248,8 +249,8 @@ def test_each_network_that_is_known_to_pack_gives_the_plain_losses_and_gradients
 
     monkeypatch.setattr(devices, "idle_pairs", lambda device: padding)
     packed = forward.branching(rows, [[0], [1, 3], [2]])
-    assert len(packed.tree.lines) == (1 if padding else 5)  # type: ignore[union-attr]
-    assert packed.ids.shape[1] - packed.tree.fill == sum(len(row.ids) for row in rows) - 3 * 6 - 5  # type: ignore[union-attr]
+    assert len(packed.tree.lines) == (1 if padding else 5)
+    assert packed.ids.shape[1] - packed.tree.fill == sum(len(row.ids) for row in rows) - 3 * 6 - 5
     for ours, theirs in zip(gradients(packed), gradients(forward.collate(rows, 0)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)  # norms are computed in fp32
 
@@ -376,7 +377,7 @@ def test_a_training_that_pauses_on_the_way_ends_with_the_same_bytes(tmp_path: Pa
         assert fit.fit(one, steps).step == steps
         validate.validate(one.goal, one.model, one.validation)  # what a search looks at changes nothing
     one = work(tmp_path / "b", "classification", "encoder", dropout=0.2)
-    assert fit.begin(one).step == 11, "it goes on, and does not begin again"
+    assert begin(one).step == 11, "it goes on, and does not begin again"
     assert (trajectory(one), adapter.digest_of_weights(one.model)) == whole
 
 

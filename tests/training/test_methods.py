@@ -91,7 +91,7 @@ def test_only_the_top_blocks_and_the_head_train(tmp_path: Path) -> None:
     for method in ("lora", "freeze"):
         one = work(tmp_path / method, method=method, top_layers=1)
         names = [name for name, weight in one.model.named_parameters() if weight.requires_grad]
-        assert {network._BLOCK.search(name)[1] for name in names if network._BLOCK.search(name)} == {"3"}  # type: ignore[index]
+        assert {network._BLOCK.search(name)[1] for name in names if network._BLOCK.search(name)} == {"3"}
         assert any("classifier" in name for name in names) and any("pooler" in name for name in names)
 
 

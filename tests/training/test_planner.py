@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adaptory.errors import PlanError
-from adaptory.training import adapter, fit, planner
+from adaptory.training import adapter, devices, fit, planner
 from tests.training.toys import trajectory, work
 
 
@@ -102,7 +102,7 @@ def test_the_batch_that_would_keep_the_memory_is_named(tmp_path: Path, steady: N
         return 0.01
 
     monkeypatch.setattr(planner, "_compute", compute)
-    monkeypatch.setattr(planner.devices, "peak_memory", lambda device: taken)
+    monkeypatch.setattr(devices, "peak_memory", lambda device: taken)
     with pytest.raises(PlanError) as found:
         planner.forecast(work(tmp_path, memory=2.2, micro_tokens=1000, batch_rows=60))
     told = re.search(r"with training\.micro_tokens: (\d+) it would take 2\.2", str(found.value))

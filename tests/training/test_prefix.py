@@ -84,7 +84,7 @@ def test_a_language_model_is_asked_for_classes_and_answers_with_chances(tmp_path
     for one in (zero, few):
         assert one.chances is not None and one.chances.shape == (30, 3)
         assert np.allclose(one.chances.sum(axis=1), 1) and one.picked is not None
-    assert not np.allclose(zero.chances, few.chances), "examples change what it says"  # type: ignore[arg-type]
+    assert not np.allclose(zero.chances, few.chances), "examples change what it says"
     shown = baselines._shown(ask)
     assert [label for _, label in shown[:3]] == list(SAID.values()) and len(shown) == 6
 

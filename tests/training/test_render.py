@@ -19,7 +19,7 @@ words = st.lists(st.sampled_from(FILLER), min_size=1, max_size=12).map(" ".join)
 
 
 def made(task: str = "sft", kind: str = "causal", **changes: Any) -> render.Renderer:
-    return render.Renderer(word_tokenizer(), task, kind, 48, render.BARE, None, **changes)  # type: ignore[arg-type]
+    return render.Renderer(word_tokenizer(), task, kind, 48, render.BARE, None, **changes)
 
 
 def chats(*pairs: tuple[str, str]) -> Any:

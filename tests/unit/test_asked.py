@@ -37,7 +37,7 @@ def card(tmp_path: Any) -> Candidate:
 def key(card: Card, made: Recipe | None = None, name: str = "champion", rows: Rows | None = None) -> str:
     rows = rows or Rows.of(table("x"), table("v"), table("one", "two"))
     depends = contestants._depends(made or recipe(), card, name, rows)
-    return contestants.Contestant(name, name, "", card.digest, depends, lambda: None).keys(rows)[0]  # type: ignore[arg-type,return-value]
+    return contestants.Contestant(name, name, "", card.digest, depends, lambda: None).keys(rows)[0]
 
 
 @pytest.mark.parametrize(

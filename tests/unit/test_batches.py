@@ -72,7 +72,7 @@ def test_padding_stays_below_five_percent_of_the_tokens_where_random_batches_was
 @given(steps=st.integers(1, 500), share=st.floats(0, 0.99))
 def test_no_step_is_trained_at_rate_zero_and_the_peak_is_reached(schedule: str, steps: int, share: float) -> None:
     warmup = min(int(share * steps), steps - 1)
-    rates = [rate(step, steps, warmup, schedule) for step in range(steps)]  # type: ignore[arg-type]
+    rates = [rate(step, steps, warmup, schedule) for step in range(steps)]
     assert all(0 < value <= 1 for value in rates)
     assert rates[warmup] == 1
     assert rates[: warmup + 1] == sorted(rates[: warmup + 1])

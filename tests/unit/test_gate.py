@@ -24,7 +24,7 @@ def around(value: float, half: float = 0.02) -> Estimate:
 
 
 def scores(name: str, kind: str, estimate: Estimate) -> ModelScores:
-    return ModelScores(name=name, kind=kind, metrics={"macro_f1": estimate}, slices={})  # type: ignore[arg-type]
+    return ModelScores(name=name, kind=kind, metrics={"macro_f1": estimate}, slices={})
 
 
 def evidence(
@@ -197,7 +197,7 @@ def test_a_stricter_limit_never_helps(own: Estimate, limit: float, more: float) 
 def lower(candidate: Estimate, over_copy: Estimate, over_champion: Estimate | None = None) -> Evidence:
     """Evidence in perplexity, of which less is better; a difference is candidate minus the other, so a gain is negative."""
     models = [
-        ModelScores(name=name, kind=kind, metrics={"perplexity": one}, slices={})  # type: ignore[arg-type]
+        ModelScores(name=name, kind=kind, metrics={"perplexity": one}, slices={})
         for name, kind, one in (("candidate", "candidate", candidate), ("untuned", "baseline", around(9.0)))
     ]
     gaps = [Difference(other="untuned", metric="perplexity", estimate=over_copy)]

@@ -131,7 +131,7 @@ def test_the_process_stack_runs_the_commands_of_the_containers(tmp_path: Path) -
     """Word by word, but for addresses, ports and folders; PostgreSQL is told its folders, which its image knows."""
     stack = Stack(tmp_path / "stack")
     for name, service in SERVICES.items():
-        first, *wanted = [*service.get("entrypoint", ()), *service["command"]]
+        first, *wanted = list(service.get("entrypoint", ())) + service["command"]
         found = stack.command(name)
         started = next(place for place, word in enumerate(found) if Path(word).name == first)
         options = [word.split("=")[0] for word in found[started + 1 :]]

@@ -68,7 +68,7 @@ def test_a_lost_reply_is_no_loss(store: ObjectStore) -> None:
     first = record(1, None)
     with pytest.raises(AlreadyExists):
         LosesReplies().create("other", b"")
-    assert append(LosesReplies(), first)  # type: ignore[arg-type]
+    assert append(LosesReplies(), first)
     assert history(store, "tiny") == [first]
 
 

@@ -26,8 +26,8 @@ def test_bleu_and_chrf_are_sacrebleus_and_carry_its_signature() -> None:
     truth, answers = pair()
     found = metrics.values(truth, answers, ("bleu", "chrf"), 0)
     for name, theirs in (("bleu", BLEU()), ("chrf", CHRF())):
-        assert found[name] == pytest.approx(theirs.corpus_score(SAID, [RIGHT]).score, abs=1e-9)  # type: ignore[index]
-        assert MEASURES[name].signature == str(theirs.get_signature())  # type: ignore[index]
+        assert found[name] == pytest.approx(theirs.corpus_score(SAID, [RIGHT]).score, abs=1e-9)
+        assert MEASURES[name].signature == str(theirs.get_signature())
 
 
 def test_a_resampled_corpus_score_is_the_score_of_the_rows_that_were_drawn() -> None:

@@ -52,12 +52,12 @@ def test_a_draw_is_scored_as_the_libraries_would_score_its_rows() -> None:
     assert truth.values is not None and truth.labels is not None and good.picked is not None and good.chances is not None
     asked = (*ALL, "weighted_f1", "roc_auc", "brier", "spearman_r")
     weights = next(draws(60, 5, seed=7))
-    drawn = {metric: MEASURES[metric].of(truth, good, 3)(weights) for metric in asked}  # type: ignore[index]
+    drawn = {metric: MEASURES[metric].of(truth, good, 3)(weights) for metric in asked}
     for place, counts in enumerate(weights.astype(int)):
         rows = np.repeat(np.arange(60), counts)
         assert len(rows) == 60
         right, picked, chances = truth.labels[rows], good.picked[rows], good.chances[rows]
-        score, value = good.score[rows], truth.values[rows]  # type: ignore[index]
+        score, value = good.score[rows], truth.values[rows]
         expected = {
             "macro_f1": f1_score(right, picked, average="macro", labels=[0, 1, 2], zero_division=0),
             "weighted_f1": f1_score(right, picked, average="weighted", labels=[0, 1, 2], zero_division=0),

@@ -60,7 +60,7 @@ def test_of_many_words_at_once_one_stands(store: ObjectStore, tmp_path: Path) ->
     one, said = proposed(store, tmp_path, 1), []
 
     def speak(number: int) -> None:
-        said.append(proposals.decide(store, one, ("approve", "reject")[number % 2], by=f"p{number}", reason="r"))  # type: ignore[arg-type]
+        said.append(proposals.decide(store, one, ("approve", "reject")[number % 2], by=f"p{number}", reason="r"))
 
     threads = [threading.Thread(target=speak, args=(number,)) for number in range(16)]
     for thread in threads:

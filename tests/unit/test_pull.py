@@ -127,7 +127,7 @@ def test_f44_a_manifest_may_not_name_anything_but_known_files(store: ObjectStore
 def test_f43_a_pickle_in_the_store_is_neither_fetched_nor_opened(store: ObjectStore, tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:
-            return open, (str(tmp_path / "exploded"), "w")  # type: ignore[return-value]
+            return open, (str(tmp_path / "exploded"), "w")
 
     stored = promote(store, tmp_path, "one")
     (stored / "adapter_model.bin").write_bytes(pickle.dumps(Bomb()))

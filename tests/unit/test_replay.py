@@ -155,7 +155,7 @@ def test_nobody_is_asked_twice_and_damaged_answers_are_asked_for_again(tmp_path:
     again, told = kept(store, "tiny", key, "champion", "champion", CLASSES, ask)
     assert len(asked) == 1 and told == beside and told.size == 7 and told.temperature == 1.2
     assert (again.name, again.kind) == ("champion", "champion")
-    assert np.array_equal(again.chances, first.chances) and np.array_equal(again.picked, first.picked)  # type: ignore[arg-type]
+    assert np.array_equal(again.chances, first.chances) and np.array_equal(again.picked, first.picked)
     table = next(name for name in store.keys("answers/tiny/") if name.endswith(".parquet"))
     store.put(table, store.get(table)[:-20])
     kept(store, "tiny", key, "candidate", "candidate", CLASSES, ask)

@@ -121,9 +121,9 @@ def test_scores_are_read_as_they_were_written(
     }
     for before, after in zip(answers, found, strict=True):
         assert (after.name, after.kind, after.temperature) == (before.name, before.kind, before.temperature)
-        assert np.array_equal(after.picked, before.picked) and np.array_equal(after.score, before.score)  # type: ignore[arg-type]
+        assert np.array_equal(after.picked, before.picked) and np.array_equal(after.score, before.score)
         assert (after.chances is None) == (before.chances is None)
-        assert before.chances is None or np.array_equal(after.chances, before.chances)  # type: ignore[arg-type]
+        assert before.chances is None or np.array_equal(after.chances, before.chances)
 
 
 def test_rows_of_one_document_are_drawn_together() -> None:

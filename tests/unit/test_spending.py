@@ -57,7 +57,7 @@ def test_of_many_at_once_each_gets_a_look_of_its_own(tmp_path: Path) -> None:
 def test_a_look_that_was_cut_off_is_neither_free_nor_paid_twice(tmp_path: Path, how: str) -> None:
     store, recipe = open_store(str(tmp_path)), tiny()
     with pytest.raises(ServerError):
-        spending.look(FaultyStore(store, 1, how), recipe, "k1", A, B)  # type: ignore[arg-type]
+        spending.look(FaultyStore(store, 1, how), recipe, "k1", A, B)
     assert len(spending.spent(store, recipe)) == (how == "unanswered")
     assert spending.look(store, recipe, "k1", A, B) == Look(number=1, level=spending.level(1, 0.05))
     assert spending.look(store, recipe, "k2", A, B) == Look(number=2, level=spending.level(2, 0.05))
