@@ -48,8 +48,11 @@ def _forget_servers() -> None:
             del os.environ[name]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With several workers, a file's tests stay together; those that share the one stack stay together too."""
+    """Where a file's tests stay together (`make test`), those that share the one stack do too; any other choice is left alone."""
+    if config.getoption("dist") != "loadfile":
+        return None
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):  # type: ignore[misc]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
 
 from adaptory.errors import RecipeError
 from adaptory.training import adapter, fit, objectives, validate, xray
@@ -123,6 +122,8 @@ def test_what_earlier_attempts_took_is_counted(tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))
 def test_the_macro_f1_of_an_epoch_is_scikit_learns(rows: list[tuple[int, int]]) -> None:
+    from sklearn import metrics
+
     targets, picked = np.array(rows).T
-    theirs = f1_score(targets, picked, average="macro", labels=range(4), zero_division=0)
+    theirs = metrics.f1_score(targets, picked, average="macro", labels=range(4), zero_division=0)
     assert validate._macro_f1(targets, picked, 4) == pytest.approx(theirs, abs=1e-12)

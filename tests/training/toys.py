@@ -1,5 +1,8 @@
 """Networks of four small blocks, and trainings on them that take a second."""
 
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,16 @@ _FLOORS = {
 }  # fmt: skip
 
 
-def base(folder: Path, kind: str = "encoder", seed: int = 0) -> Path:
+def base(folder: Path, kind: str = "encoder") -> Path:
     """A random network of four blocks with a word tokenizer: an encoder (BERT), causal (Llama) or seq2seq (T5)."""
+    if not (folder / "config.json").is_file():
+        shutil.copytree(_made(kind).name, folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _made(kind: str) -> tempfile.TemporaryDirectory[str]:
+    """Once per process, in a folder that ends with it."""
     import torch
     from transformers import (
         BertConfig,
@@ -38,16 +49,15 @@ def base(folder: Path, kind: str = "encoder", seed: int = 0) -> Path:
         T5ForConditionalGeneration,
     )
 
-    if (folder / "config.json").is_file():
-        return folder
-    torch.manual_seed(seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    made = tempfile.TemporaryDirectory(prefix="toy-")
+    folder = Path(made.name)
+    torch.manual_seed(0)
     if kind == "encoder":
         BertTokenizer(vocab={word: number for number, word in enumerate(VOCABULARY)}).save_pretrained(folder)
         sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
         config = BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=64, initializer_range=0.3, **sizes)
         BertForMaskedLM(config).save_pretrained(folder)
-        return folder
+        return made
     tokenizer = word_tokenizer()
     tokenizer.save_pretrained(folder)
     ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -64,7 +74,7 @@ def base(folder: Path, kind: str = "encoder", seed: int = 0) -> Path:
             tie_word_embeddings=False, **ends,
         )  # fmt: skip
         T5ForConditionalGeneration(t5).save_pretrained(folder)
-    return folder
+    return made
 
 
 def word_tokenizer() -> Any:
