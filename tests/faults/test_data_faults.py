@@ -134,6 +134,7 @@ def test_f34_an_empty_split_or_a_missing_class_fails_before_training_with_the_co
         jsonl(tmp_path, lines(3))
 
 
+@pytest.mark.slow
 @some
 @given(st.integers((1 << 20) - 60, (1 << 20) + 60))
 @example(10 << 20)

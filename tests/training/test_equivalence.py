@@ -44,7 +44,7 @@ def close(first: list[float], second: list[float]) -> None:
 def test_a_window_cut_into_any_micro_batches_gives_the_gradient_of_the_whole(tmp_path: Path, task: str, kind: str) -> None:
     whole = run(tmp_path / "a", task, kind, epochs=1)[0]
     assert len(whole) == 8  # 60 rows in windows of 8, the last one short
-    for tokens in (1, 40, 97):
+    for tokens in (1, 97):
         close(run(tmp_path / f"b{tokens}", task, kind, epochs=1, micro_tokens=tokens)[0], whole)
 
 

@@ -219,6 +219,7 @@ def model_digest(store: ObjectStore) -> str:
     return fingerprint.hex_of(history(store, "tiny")[-1].release)
 
 
+@pytest.mark.slow
 def test_of_two_pulls_at_once_neither_disturbs_the_other(store: ObjectStore, tmp_path: Path) -> None:
     promote(store, tmp_path, "one")
     for turn in range(40):  # who meets whom is chance
