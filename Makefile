@@ -14,6 +14,7 @@ retrain: .venv/installed
 	@$(BIN)/adaptory retrain sentiment
 
 test: .venv/installed lint test-system
+	@$(BIN)/python -m compileall -q adaptory flows tasks    # some 400 processes will import them
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not long"
 
 # The stack with its machines, doors and bad days, the browser, an installation from nothing, the arbiter of methods.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adaptory import __version__, commands
 from adaptory.errors import UserError
+from adaptory.garbage import collect_seldom
 
 STAGES = (
     "fetch", "validate", "split", "base", "profile", "drift", "choose", "train", "weigh", "evaluate", "explain", "monitor",
@@ -23,6 +24,7 @@ examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 a fault the user can mend, 130 interrupted."""
+    collect_seldom()
     words = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         code: int = words.command(words)

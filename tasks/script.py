@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from adaptory.errors import UserError
+from adaptory.garbage import collect_seldom
 from adaptory.process import emit, tell
 
 
@@ -27,6 +28,7 @@ def _names(kind: type[Exception]) -> list[str]:
 
 def run_as_script(flow: Any, *arguments: str | bool) -> int:
     """Runs the flow and prints its outcome as the last line; returns the exit code."""
+    collect_seldom()
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_UserFaultsAreToldOnce())
     try:

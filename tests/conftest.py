@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from adaptory.garbage import collect_seldom
+
 _FIRST = set(os.environ)
 _SHOWN = ("prefect", "mlflow", "dvc", "torch", "transformers", "peft", "polars")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several side by side: each on one core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+collect_seldom()
 # No test asserts on time: the machine may be busy.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

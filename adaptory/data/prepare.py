@@ -128,6 +128,8 @@ def _point_at(workspace: Workspace, remote: str) -> None:
 # lies; dvc 3.67 asks this property.
 _IN_TURN = """
 import json, os, pathlib, sys
+from adaptory.garbage import collect_seldom
+collect_seldom()
 from dvc import dvcfile
 from dvc.cli import main
 class Lockfile(dvcfile.Lockfile):

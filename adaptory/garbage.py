@@ -1,0 +1,14 @@
+"""How often Python looks for garbage: objects that hold each other and nothing else does."""
+
+import atexit
+import gc
+
+
+def collect_seldom() -> None:
+    """Looks for garbage seldom, and not at the end, when the process gives everything back anyway.
+
+    Large libraries make a million objects as they load, all of them to stay: looking through these again and again took a
+    third of what a stage needs beside its work (docs/log.md). A step of training leaves no garbage.
+    """
+    gc.set_threshold(20_000, 50, 100)
+    atexit.register(gc.freeze)
