@@ -3,6 +3,7 @@
 torch and transformers are imported inside the functions: they take seconds, and most commands need neither.
 """
 
+import gc
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -59,6 +60,7 @@ def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str]
 
     Dropout of the base is off: the work it costs bought nothing (docs/log.md).
     """
+    gc.collect()  # a network that this process had before, whose layers hold themselves
     import torch
     import transformers
 

@@ -1,5 +1,7 @@
 """The loop's habits: when it stops, whose weights it keeps, what decays, what is clipped, what a class weighs."""
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,21 @@ def test_what_earlier_attempts_took_is_counted(tmp_path: Path) -> None:
     again = replace(work(tmp_path), began=one.began)
     state = fit.fit(again)
     assert 100 < state.wall(again.began) < 200
+
+
+def test_a_network_that_was_trained_is_gone_before_the_next_one_is_loaded(tmp_path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        one = work(tmp_path, "sft", "causal", epochs=1)
+        trajectory(one)
+        held = [weakref.ref(weight) for weight in one.model.parameters()]
+        del one
+        assert any(weight() is not None for weight in held), "it holds itself"
+        work(tmp_path, "sft", "causal")
+        assert all(weight() is None for weight in held)
+    finally:
+        gc.enable()
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))
