@@ -79,7 +79,7 @@ def _said(one: Answers, classes: tuple[str, ...], place: int) -> str:
     if one.texts is not None:
         return one.texts[place]
     if one.picked is not None:
-        sure = f" {one.chances[place].max():.2f}" if one.chances is not None else ""
+        sure = f"\N{NO-BREAK SPACE}{one.chances[place].max():.2f}" if one.chances is not None else ""
         return classes[int(one.picked[place])] + sure
     if one.loss is not None and one.tokens is not None:
         return f"{one.loss[place] / max(one.tokens[place], 1):.2f} nats per token"

@@ -206,17 +206,15 @@ def _lineage(run: Run, candidate: Candidate, evidence: Evidence) -> str:
 def _next(run: Run, evidence: Evidence, verdict: Verdict) -> str:
     """The commands that follow from a verdict."""
     name = evidence.recipe
-    told = [f"adaptory retrain {name}    # after new data, or with another recipe"]
+    told = {f"adaptory retrain {name}": "after new data, or with another recipe"}
     if verdict.outcome == "STALE":
-        told = [f"adaptory retrain {name}    # compare with the new champion"]
+        told = {f"adaptory retrain {name}": "compare with the new champion"}
     if verdict.outcome == "PASS":
-        told = [
-            f"adaptory pull {name}@champion ./model    # on another machine",
-            f"adaptory why {name}    # every digest verified",
-        ]
+        told = {f"adaptory pull {name}@champion ./model": "on another machine", f"adaptory why {name}": "every digest verified"}
         if evidence.champion:
-            told.append(f"adaptory rollback {name}    # back to v{evidence.champion_version}, in seconds")
+            told[f"adaptory rollback {name}"] = f"back to v{evidence.champion_version}, in seconds"
     elif verdict.outcome in ("FAIL", "INCONCLUSIVE"):
-        told.append(f"adaptory promote {name} --override --reason '...'    # if a person knows better; it stands in the ledger")
-    told.append(f"adaptory gate replay {name} --policy other.yaml   # what another gate would have decided")
-    return "```\n" + "\n".join(told) + "\n```"
+        told[f"adaptory promote {name} --override --reason '...'"] = "if a person knows better; it stands in the ledger"
+    told[f"adaptory gate replay {name} --policy other.yaml"] = "what another gate would have decided"
+    width = max(map(len, told))
+    return "```\n" + "\n".join(f"{command:<{width}}    # {why}" for command, why in told.items()) + "\n```"
