@@ -24,8 +24,9 @@ examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 a fault the user can mend, 130 interrupted."""
-    collect_seldom()
     words = _parse(sys.argv[1:] if arguments is None else arguments)
+    if words.command not in (commands.serve, commands.ui):  # they stay
+        collect_seldom()
     try:
         code: int = words.command(words)
         return code

@@ -25,7 +25,7 @@ def automations() -> None:
     from prefect.events.actions import ChangeFlowRunState, RunDeployment, SendNotification
     from prefect.events.schemas.automations import EventTrigger, Posture
 
-    runs = {"prefect.resource.id": "prefect.flow-run.*"}
+    runs: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.flow-run.*"}
     from_event = {"__prefect_kind": "jinja", "template": "{{ event.resource.name }}"}
     ended = {f"prefect.flow-run.{word}" for word in ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused")}
     moved_on = "Running Scheduled Late AwaitingRetry Retrying AwaitingConcurrencySlot Resuming Cancelling heartbeat"
@@ -139,6 +139,7 @@ def _where_to_tell() -> Any:
     from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
+    from pydantic import SecretStr
 
     if named := os.environ.get("ADAPTORY_NOTIFY"):
         kind, _, name = named.partition("/")
@@ -151,7 +152,7 @@ def _where_to_tell() -> Any:
                 "name, as in sendgrid-email/oncall or pager-duty-webhook/oncall"
             ) from None
     if slack := os.environ.get("ADAPTORY_SLACK_WEBHOOK"):
-        return SlackWebhook(url=slack).save("adaptory-notify", overwrite=True)
+        return SlackWebhook(url=SecretStr(slack)).save("adaptory-notify", overwrite=True)
     if url := os.environ.get("ADAPTORY_WEBHOOK"):
         block = CustomWebhookNotificationBlock(
             name="adaptory", url=url, json_data={"subject": "{{subject}}", "text": "{{body}}"}, allow_private_urls=True

@@ -53,8 +53,8 @@ def _forget_servers() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where a file's tests stay together (`make test`), those that share the one stack do too; any other choice is left alone."""
-    if config.getoption("dist") != "loadfile":
+    """With several workers, a file's tests stay together, and those that share the one stack; not in `make test-fast`."""
+    if config.getoption("dist") == "worksteal":
         return None
     from xdist.scheduler import LoadFileScheduling
 

@@ -89,7 +89,8 @@ def checkout(folder: Path, *, count: int = 400, base: bool = True, **changes: An
     """A git checkout of this project whose only recipe is `tiny`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("adaptory", "tasks", "flows"):
-        shutil.copytree(ROOT / name, folder / name)  # with what is compiled: each of the many processes needs it
+        # With what is compiled: each of the many processes needs it.
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copyfile(ROOT / name, folder / name)
     (folder / ".dvc").mkdir()

@@ -66,7 +66,7 @@ def compare(
             inside[place][name] = one
         differences += more
     models = tuple(
-        ModelScores(name=m.name, kind=m.kind, metrics=whole[n], slices=inside[n], temperature=m.temperature)
+        ModelScores(name=m.name, kind=m.kind, metrics=whole[n], slices=inside[n], temperature=m.temperature)  # type: ignore[arg-type]
         for n, m in enumerate(answers)
     )
     return models, tuple(differences), tuple(_duels(truth, answers, plan))

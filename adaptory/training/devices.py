@@ -149,12 +149,6 @@ def tokens_at_once(device: Any) -> int:
     return 1024 if device.type == "cpu" else 4096
 
 
-def idle_pairs(device: Any) -> int:
-    """Pairs of tokens that attention may compute in vain rather than be called once more: on a GPU, by its arithmetic, many
-    more than on a CPU, where it was measured."""
-    return 2500 if device.type == "cpu" else 100_000
-
-
 def give_back() -> None:
     """Returns freed memory to the system, where it can be asked to: glibc keeps up to a GB of a training."""
     import ctypes

@@ -1,6 +1,5 @@
 """The training loop: plain, resumable at any step, and stopped by the first number that is not finite."""
 
-import gc
 import math
 import time
 from collections.abc import Sequence
@@ -154,7 +153,6 @@ def _halve(work: Work, state: State, window: Sequence[int]) -> None:
     Half of what the window takes, that is, where it is less than would be allowed.
     """
     state.optimizer.zero_grad(set_to_none=True)
-    gc.collect()  # what the failed attempt may still hold
     if state.halved:
         raise TrainingError(
             f"out of memory at training step {state.step + 1} also with {state.micro_tokens} tokens at once; "

@@ -6,14 +6,15 @@ sequences after it attend to. Positions and attention are those of whole sequenc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from adaptory.training import devices, network
+from adaptory.training import devices
 from adaptory.training.network import learns_prompt, unwrapped
 from adaptory.training.render import Example, common
 
 _WORTH = 4  # tokens: a shorter beginning is computed again and again
+_IDLE = 2500  # pairs of tokens that attention computes in vain rather than be called once more (on a CPU: docs/log.md)
 # Causal networks that leave all of attention to transformers' own interface, without a window or a bias of their own.
 KNOWN = ("gemma", "granite", "llama", "mistral", "olmo", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 
@@ -36,6 +37,15 @@ class Lines:
     seen: Any  # the places of all that it attends to, itself last: lines x most
     mask: Any | None  # 0 for those that each token attends to, else -inf: lines x 1 x longest x most; None: nothing is above,
     # and each token attends to itself and to what stands before it
+    masks: dict[Any, Any] = field(default_factory=dict)  # the mask in other precisions
+
+    def mask_in(self, precision: Any) -> Any | None:
+        """The mask in the precision of attention: one for all blocks, or each would keep its own."""
+        if self.mask is None or self.mask.dtype is precision:
+            return self.mask
+        if precision not in self.masks:
+            self.masks[precision] = self.mask.to(precision)
+        return self.masks[precision]
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ def planted(segments: Sequence[Segment], sequences: int) -> Tree:
     paths = [[at for part in (*one.above, number) for at in places[part]] for number, one in enumerate(segments)]
     rooted = len(segments) > 1 and all(one.above[:1] == (0,) for one in segments[1:])  # not the beginning of one group alone
     root, below = lengths[0] if rooted else 0, range(int(rooted), len(segments))
-    groups = _alike_in_length(below, lengths, [len(path) for path in paths], devices.idle_pairs(network.device()))
+    groups = _alike_in_length(below, lengths, [len(path) for path in paths], _IDLE)
     lines = [_lines(group, places, paths) for group in groups]
     asking, seen = _beginnings(groups, lines, "asking"), _beginnings(groups, lines, "seen")
     before = [len(paths[number]) - lengths[number] for number in range(len(segments))]  # where a segment begins in its line
@@ -141,7 +151,7 @@ def _lines(numbers: Sequence[int], places: Sequence[list[int]], paths: Sequence[
         return Lines(asking, seen, None)
     # A token sees all above its segment, and its segment up to itself; the padding sees something, too, or it would be NaN.
     sees = torch.arange(seen.shape[1]) <= before + torch.arange(asking.shape[1])[:, None]
-    # As numbers, once for all blocks: of a mask that only says yes and no each would keep a copy of its own.
+    # As numbers: of a mask that only says yes and no each block would keep a copy of its own.
     return Lines(asking, seen, torch.zeros(sees.shape).masked_fill_(~sees, -torch.inf)[:, None])
 
 

@@ -51,7 +51,7 @@ def _register() -> None:
         roots, *picked = zip(*parts, strict=True)
         dot = torch.nn.functional.scaled_dot_product_attention
         first = dot(*roots, is_causal=True, **how) if tree.root else roots[0]
-        masks = [None if lines.mask is None else lines.mask.to(query.dtype) for lines in tree.lines]
+        masks = [lines.mask_in(query.dtype) for lines in tree.lines]
         found = [dot(*some, attn_mask=mask, is_causal=mask is None, **how) for some, mask in zip(picked, masks, strict=True)]
         return join.apply(tree, first, *found), None
 

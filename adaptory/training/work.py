@@ -55,7 +55,7 @@ class Work:
         return plan(self.lengths, settings.batch_rows, settings.seed, epoch, alike=not self.goal.packs)
 
     def cut(self, window: Sequence[int], tokens: int) -> list[list[int]]:
-        """The rows of a step in batches of at most so many tokens, or of one row: alike large, and as few for each process."""
+        """The rows of a step in batches of at most so many tokens, or of one row: alike large, and no turn too many."""
         return self._cut(window, self.room(window, tokens))
 
     def _cut(self, window: Sequence[int], tokens: int) -> list[list[int]]:
@@ -66,11 +66,10 @@ class Work:
         return packs(window, self.own, tokens - self.shared, max(1, most))
 
     def room(self, window: Sequence[int], tokens: int) -> int:
-        """Tokens of a batch: so few that all processes have as many batches, and none has more of them than it must."""
+        """Tokens of a batch: as few as they can be while no process has more batches than it must."""
         costs = [(self.own if self.goal.tree else self.lengths)[row] for row in window]
-        every = sum(costs) if self.goal.tree else len(costs) * max(costs)
         most = math.ceil(len(self._cut(window, tokens)) / devices.world()) * devices.world()
-        size = self.shared + max(*costs, math.ceil(every / most))
+        size = self.shared + max(*costs, math.ceil(sum(costs) / most))
         while size < tokens and len(self._cut(window, size)) > most:
             size += 1 + size // 20
         return min(size, tokens)

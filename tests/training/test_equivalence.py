@@ -196,11 +196,12 @@ def test_a_long_beginning_is_computed_as_seldom_as_memory_allows(tmp_path: Path)
     assert all(len(one.cut(window, one.micro_tokens)) == 1 for window in windows)
 
 
+@pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize(("task", "kind"), [("sft", "causal"), ("preference", "causal"), ("sft", "seq2seq")])
 def test_processes_that_train_together_have_alike_much_to_do_and_no_turn_too_many(
-    tmp_path: Path, task: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, task: str, kind: str, packing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = work(tmp_path, task, kind, count=200, batch_rows=32)
+    one = work(tmp_path, task, kind, count=200, batch_rows=32, packing=packing)
     for world, tokens in product((1, 2, 3, 4, 8), (4000, 150)):
         monkeypatch.setattr(devices, "world", lambda world=world: world)
         waited = computed = 0
@@ -212,7 +213,7 @@ def test_processes_that_train_together_have_alike_much_to_do_and_no_turn_too_man
             turns = [costs[start : start + world] for start in range(0, len(costs), world)]
             assert len(turns) == -(-len(one._cut(window, tokens)) // world)
             waited, computed = waited + world * sum(map(max, turns)), computed + sum(costs)
-        assert computed > 0.9 * waited, (world, tokens)
+        assert computed > (0.9 if packing else 0.87) * waited, (world, tokens)
 
 
 def test_a_packed_row_does_not_see_the_row_before_it(tmp_path: Path) -> None:
@@ -248,7 +249,7 @@ def test_each_network_that_is_known_to_pack_gives_the_plain_losses_and_gradients
         losses.square().sum().backward()
         return [losses.detach().sort().values, *(weight.grad.clone() for weight in model.parameters() if weight.grad is not None)]
 
-    monkeypatch.setattr(devices, "idle_pairs", lambda device: padding)
+    monkeypatch.setattr(tree, "_IDLE", padding)
     packed = forward.branching(rows, [[0], [1, 3], [2]])
     assert len(packed.tree.lines) == (1 if padding else 5)
     assert packed.ids.shape[1] - packed.tree.fill == sum(len(row.ids) for row in rows) - 3 * 6 - 5
@@ -258,13 +259,17 @@ def test_each_network_that_is_known_to_pack_gives_the_plain_losses_and_gradients
 
 def test_of_long_rows_no_block_keeps_a_mask_of_its_own() -> None:
     """One of all pairs of tokens, in each of 30 blocks, would take more memory than the states of the rows."""
+    import torch
 
     def lines(begin: list[int]) -> list[tree.Lines]:
         rows = [Example(str(n), [*begin, *range(n, 40 + n)], 7) for n in range(3)]
         return tree.planted(tree.segments_of(rows, [[0], [1], [2]]), 3).lines
 
     assert [some.mask for some in lines([])] == [None]
-    assert [some.mask.dtype.is_floating_point for some in lines([1, 2, 3, 4, 5, 6])] == [True], "else each call would make one"
+    (some,) = lines([1, 2, 3, 4, 5, 6])
+    for precision in (torch.float32, torch.bfloat16):
+        assert some.mask_in(precision).dtype is precision, "else each call would make one"
+        assert some.mask_in(precision) is some.mask_in(precision)
 
 
 def test_rows_of_any_length_are_learned_together_where_none_is_padded(tmp_path: Path) -> None:
