@@ -3,7 +3,6 @@
 torch and transformers are imported inside the functions: they take seconds, and most commands need neither.
 """
 
-import gc
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptory.errors import BaseModelError
+from adaptory.garbage import make_room
 from adaptory.recipe import Task
 from adaptory.recipe.training import ADAPTERS, Training
 from adaptory.training import devices
@@ -60,10 +60,10 @@ def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str]
 
     Dropout of the base is off: the work it costs bought nothing (docs/log.md).
     """
-    gc.collect()  # a network that this process had before, whose layers hold themselves
     import torch
     import transformers
 
+    make_room()
     config, half = config_of(base), holds_bf16(settings)
     kind, outputs = kind_of(config), outputs_of(task, settings, classes)
     drops = [name for name in vars(config) if name.endswith(("dropout", "dropout_prob", "dropout_rate", "pdrop"))]

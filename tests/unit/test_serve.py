@@ -9,6 +9,10 @@ from adaptory.errors import DataError
 from adaptory.release import serve
 
 
+class OddError(DataError):
+    """A fault that no other test makes."""
+
+
 class Refusing:
     """Follows nobody, and answers with a fault."""
 
@@ -18,7 +22,7 @@ class Refusing:
         self.current = serve.Served(1, "sha256:0", [self._answer])
 
     def _answer(self, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        raise DataError("a question needs text")
+        raise OddError("a question needs text")
 
     def follow(self) -> None: ...
 
@@ -47,6 +51,6 @@ def test_a_refused_question_is_not_held_until_garbage_is_looked_for() -> None:
     gc.disable()
     try:
         assert asyncio.run(asked(serve.application(Refusing()), 20)) == [422] * 20
-        assert not [one for one in gc.get_objects() if isinstance(one, DataError)]
+        assert not [one for one in gc.get_objects() if isinstance(one, OddError)]
     finally:
         gc.enable()
