@@ -13,13 +13,14 @@ def retrain(words: argparse.Namespace) -> int:
 
 
 def prepare(words: argparse.Namespace) -> int:
-    from adaptory import data, params, workspace
+    from adaptory import data, params, retrain, workspace
 
     place = workspace.find()
     recipe = params.load(place.recipes_file, words.recipe)
-    dataset = data.pull(place, recipe) if words.pull else data.prepare(place, recipe, force=words.force)
-    if not words.pull:
-        data.keep(place, recipe)
+    with retrain.alone(place, words.recipe):
+        dataset = data.pull(place, recipe) if words.pull else data.prepare(place, recipe, force=words.force)
+        if not words.pull:
+            data.keep(place, recipe)
     card = dataset.card
     for split, counts in card.counts.items():
         print(f"{split:<11}{sum(counts.values()):>8,} rows   " + ", ".join(f"{n:,} {label}" for label, n in counts.items()))

@@ -18,11 +18,13 @@ from adaptory import data, fingerprint, params, run
 from adaptory.data import lock
 from adaptory.data.dataset import stage_names
 from adaptory.errors import IntegrityError, NotFound, StageError
+from adaptory.evaluation.evaluate import EVIDENCE
 from adaptory.frozen import Frozen, Name
 from adaptory.run import Run
+from adaptory.search.choice import CHOICE
 from adaptory.search.choose import trials
 from adaptory.storage import ObjectStore
-from adaptory.training import candidate, pause
+from adaptory.training import candidate, checkpoint, pause
 from adaptory.workspace import Workspace
 
 Files = dict[str, str]  # place -> digest
@@ -92,9 +94,12 @@ def take(now: Run, store: ObjectStore, done_by: str) -> None:
 
 
 def bring(place: Workspace, store: ObjectStore, recipe: str, files: Files) -> None:
-    """Puts the files into place, each verified before it takes its name. Raises IntegrityError, and takes nothing, for others."""
+    """Puts the files into place, each verified before it takes its name. Raises IntegrityError, and takes nothing, for others.
+
+    What says that all the others are there comes last: whoever is cut off here begins again.
+    """
     root = place.runs(recipe).resolve()
-    for name, digest in files.items():
+    for name, digest in sorted(files.items(), key=lambda file: _says_done(file[0])):
         target = (root / name).resolve()
         if not target.is_relative_to(root):
             raise IntegrityError(f"a parcel names {name!r}, which leads out of {root}; it is refused")
@@ -109,6 +114,12 @@ def bring(place: Workspace, store: ObjectStore, recipe: str, files: Files) -> No
                 raise IntegrityError(f"{store.url} lacks {name} ({digest}) of a parcel; run it again") from None
             fingerprint.verify_file(fresh, digest, name)
             fresh.replace(target)
+
+
+def _says_done(name: str) -> bool:
+    """Whether a stage writes this file when everything else is in its place."""
+    last = name.rpartition("/")[2]
+    return last in (candidate.CARD, checkpoint.STATE, CHOICE, EVIDENCE) or ".pause-" in last
 
 
 def _send(now: Run, store: ObjectStore, words: Sequence[str]) -> Files:

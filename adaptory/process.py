@@ -16,12 +16,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adaptory import errors
 from adaptory.workspace import Workspace
 
-_FILE = "ADAPTORY_ERROR_FILE"
+if TYPE_CHECKING:
+    from adaptory.run import Run  # which needs data, which needs this
+
+_FILE, _RUN = "ADAPTORY_ERROR_FILE", "ADAPTORY_RUN"
 _LOADING, _STEPPING = 600.0, 120.0  # seconds of silence after which a training hangs
 _GRACE = 30.0  # seconds a stage may take to end when it is told to: a step, and a checkpoint
 
@@ -53,6 +56,16 @@ def raise_what_it_said(place: Path) -> None:
     raise kind(message)
 
 
+def check_run(found: "Run") -> None:
+    """Raises StageError in the process of a stage unless this is the run that it was started for."""
+    if os.environ.get(_RUN, found.key) != found.key:
+        name = found.recipe.name
+        raise errors.StageError(
+            f"data, recipe, code or a champion that {name!r} builds on changed while this run was under way, so it ends here; "
+            f"run it again: adaptory retrain {name}"
+        )
+
+
 def emit(event: dict[str, Any]) -> None:
     """Prints an event for the parent."""
     print(json.dumps(event), flush=True)
@@ -69,16 +82,18 @@ def timed(place: Workspace, stage: str, recipe: str) -> Iterator[None]:
 
 
 def run_stage(
-    workspace: Workspace, stage: str, recipe: str, on_event: Callable[[dict[str, Any]], None], processes: int = 1,
-    words: Sequence[str] = (), slot: dict[str, str] | None = None,
+    run: "Run", stage: str, on_event: Callable[[dict[str, Any]], None], processes: int = 1, words: Sequence[str] = (),
+    slot: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
     """Runs `adaptory stage <stage> <recipe> <words>` and hands over its events; its processes never outlive this call.
 
-    Raises the stage's own error, StageError with the end of what it printed, or DiedError when a signal ended it. A training
-    that says nothing hangs: it is killed, and told so, after ADAPTORY_SILENCE seconds (default 600, for a base that loads; 120
-    between its steps, where it beats every few seconds). Other stages may think for longer.
+    The stage works on this run or not at all (`check_run`). Raises the stage's own error, StageError with the end of what it
+    printed, or DiedError when a signal ended it. A training that says nothing hangs: it is killed, and told so, after
+    ADAPTORY_SILENCE seconds (default 600, for a base that loads; 120 between its steps, where it beats every few seconds). Other
+    stages may think for longer.
     """
-    environment = workspace.environment() | (slot or {})
+    workspace, recipe = run.workspace, run.recipe.name
+    environment = workspace.environment() | (slot or {}) | {_RUN: run.key}
     command = [sys.executable, "-m", "adaptory.cli", "stage", stage, recipe, *words]
     with timed(workspace, stage, recipe), told_errors(environment) as told, tempfile.TemporaryFile("w+") as complaints:
         ranks = _ranks(environment, processes)
@@ -102,7 +117,7 @@ def run_stage(
             _end(several)
         if watch.hung:
             silent = f"stage {stage} of {recipe!r} said nothing for {watch.limit:g} s"
-            raise errors.DiedError(f"{silent} and was killed; run it again")
+            raise errors.DiedError(f"{silent} and was killed; run it again, with ADAPTORY_SILENCE if it may be silent for longer")
         if code != 0:
             raise_what_it_said(told)
             complaints.seek(0)

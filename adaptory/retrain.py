@@ -7,9 +7,11 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from adaptory import data, params, reach, run, workspace
+from adaptory import data, params, reach, run, whole, workspace
 from adaptory.errors import BusyError, DataError, RecipeError, StageError
 from adaptory.process import raise_what_it_said, told_errors
 from adaptory.recipe import Recipe
@@ -23,21 +25,32 @@ _LAST = "last.json"
 
 def command(name: str, *, accept_drift: bool = False) -> int:
     """Retrains one recipe; returns 0 however the gate decided, since a refusal is a result."""
-    from filelock import FileLock, Timeout
-
     place = workspace.find()
     made = params.load(place.recipes_file, name)
     place.activate()
+    with alone(place, name):
+        if known := nothing_new(place, made):
+            _show(place, known)
+        else:
+            _run_flow(place, name, *(["accept-drift"] if accept_drift else []))
+    return 0
+
+
+@contextmanager
+def alone(place: Workspace, name: str) -> Iterator[None]:
+    """Nobody else retrains this recipe in this checkout, or changes its data. Raises BusyError while somebody does."""
+    from filelock import FileLock, Timeout
+
+    place.home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place.home / f"retrain-{name}.lock")
     try:
-        with lock.acquire(timeout=0):
-            if known := nothing_new(place, made):
-                _show(place, known)
-            else:
-                _run_flow(place, name, *(["accept-drift"] if accept_drift else []))
+        lock.acquire(timeout=0)
     except Timeout:
         raise BusyError(f"another retrain of {name!r} is under way here; wait for it to end") from None
-    return 0
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def nothing_new(place: Workspace, made: Recipe) -> Outcome | None:
@@ -113,8 +126,7 @@ def _show(place: Workspace, outcome: Outcome) -> None:
         print(f"  {outcome.reason.replace('; ', chr(10) + '  ')}")
         print(f"If that is as it should be: adaptory retrain {outcome.recipe} --accept-drift")
         return
-    last = place.runs(outcome.recipe) / _LAST
-    last.write_text(outcome.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    whole.write(place.runs(outcome.recipe) / _LAST, outcome.model_dump_json(indent=1) + "\n")
     _panel(outcome)
 
 

@@ -6,6 +6,7 @@ from prefect import flow
 
 from adaptory import workspace
 from flows.parameters import RecipeName
+from tasks.alone import alone
 from tasks.prepare import keep, prepare
 from tasks.watch import react, watch
 
@@ -24,7 +25,8 @@ def monitor(recipe: RecipeName = "sentiment", retrain_when: When = "worse") -> s
         retrain_when: What starts a retrain at once; everything else is told as an event.
     """
     workspace.find().activate()
-    run = prepare(recipe)
-    keep(run)
-    health = watch(run)
+    with alone(recipe):  # a retrain works on the data that lie here
+        run = prepare(recipe)
+        keep(run)
+        health = watch(run)
     return react(health, retrain_when)

@@ -22,7 +22,7 @@ def compare(run: Run, accept_drift: bool) -> Outcome | None:
     if champion is None or champion.data == run.dataset.digest:
         return None
     if comparison.read(run, champion.data) is None:
-        run_stage(run.workspace, "drift", name, lambda event: None)
+        run_stage(run, "drift", lambda event: None)
     found = comparison.read(run, champion.data)
     assert found is not None
     create_table_artifact(

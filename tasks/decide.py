@@ -23,7 +23,7 @@ def decide(run: Run, candidate: Candidate, evidence: Evidence) -> Verdict:
     (run.folder / "verdict.json").write_text(verdict.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if verdict.outcome in ("FAIL", "INCONCLUSIVE"):
         try:
-            run_stage(run.workspace, "explain", run.recipe.name, progress.for_terminal())
+            run_stage(run, "explain", progress.for_terminal())
         except StageError as fault:  # a verdict needs no explanation
             get_run_logger().warning("why it was refused could not be worked out: %s", fault)
     text = report.markdown(run, candidate, evidence, verdict)

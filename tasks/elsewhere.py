@@ -28,7 +28,7 @@ def stage(run: Run, name: str, follow: Follow, words: tuple[str, ...] = (), **ho
     """Does a stage of the run, and returns when what it leaves is in the run's folders. Raises the stage's own error."""
     there = pool()
     if there is None:
-        run_stage(run.workspace, name, run.recipe.name, follow, words=words, **how)
+        run_stage(run, name, follow, words=words, **how)
         return
     store = open_store(run.workspace.store)
     order = parcel.pack(run, store, name, words, str(runtime.flow_run.id))

@@ -50,7 +50,7 @@ def fulfil(order: parcel.Order) -> None:
     try:
         with concurrency(_LIMIT, occupy=1, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False):
             several = device_count() if order.stage == "train" else 1
-            run_stage(place, order.stage, order.recipe, follow, processes=several, words=order.words)
+            run_stage(run, order.stage, follow, processes=several, words=order.words)
     finally:
         aside.close()
         if machine.cache_info().currsize:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from adaptory import whole
 from adaptory.errors import BaseModelError
 
 
@@ -23,6 +24,4 @@ def pin(file: Path, recipe: str, reference: str, digest: str) -> None:
             )
         return
     locks[recipe] = {"base": {"reference": reference, "digest": digest}}
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(locks, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(file)
+    whole.write(file, json.dumps(locks, indent=1, sort_keys=True) + "\n")

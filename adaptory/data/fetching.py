@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from adaptory import fingerprint, storage
+from adaptory import fingerprint, storage, whole
 from adaptory.data import champions
 from adaptory.data.shards import side_by_side, whole_folder
 from adaptory.errors import DataError, IntegrityError
@@ -191,6 +191,4 @@ class _Seen:
         """Writes what is known now, if that is more than before."""
         if self._changed:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            scratch = self._file.with_suffix(f".{os.getpid()}")
-            scratch.write_text(json.dumps(self._known), encoding="utf-8")
-            scratch.replace(self._file)
+            whole.write(self._file, json.dumps(self._known))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptory import fingerprint, profile
+from adaptory import fingerprint, profile, whole
 from adaptory.data import read_split, some_rows
 from adaptory.data.rows import leaks
 from adaptory.errors import DataError, Preempted, ServerError, UserError
@@ -103,7 +103,7 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Emit) -> 
     models = tuple(one.model_copy(update=told[one.name]) for one in evidence.models)
     evidence = evidence.model_copy(update={"models": models})
     _draw(run, evidence, truth, answers)
-    (run.folder / EVIDENCE).write_text(evidence.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    whole.write(run.folder / EVIDENCE, evidence.model_dump_json(indent=1) + "\n")
     return evidence
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from adaptory import whole
 from adaptory.data import read_split
 from adaptory.errors import StageError
 from adaptory.evaluation import contestants, metrics, tables
@@ -75,7 +76,7 @@ def monitor(run: Run, store: ObjectStore, emit: Callable[[dict[str, Any]], None]
         drift=drifted.verdict, word=word, reason=reason,
     )  # fmt: skip
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / FILE).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    whole.write(run.folder / FILE, made.model_dump_json(indent=1) + "\n")
     return made
 
 

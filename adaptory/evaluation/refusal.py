@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from adaptory import whole
 from adaptory.data import read_split, some_rows
 from adaptory.data.rows import leaks
 from adaptory.data.splits import hashes_of
@@ -84,7 +85,7 @@ def explain(run: Run, store: ObjectStore, evidence: Evidence) -> Refusal | None:
 
 def write(folder: Path, refusal: Refusal) -> None:
     """Keeps it beside the evidence."""
-    (folder / REFUSAL).write_text(refusal.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    whole.write(folder / REFUSAL, refusal.model_dump_json(indent=1) + "\n")
 
 
 def section(folder: Path, verdict: Verdict) -> list[str]:

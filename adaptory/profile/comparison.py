@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from adaptory import whole
 from adaptory.errors import StageError
 from adaptory.profile import drift, history
 from adaptory.profile.drift import Comparison
@@ -43,7 +44,7 @@ def compare(run: Run, store: ObjectStore) -> Comparison:
         champion_version=champion.version, findings=findings,
     )  # fmt: skip
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / FILE).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    whole.write(run.folder / FILE, made.model_dump_json(indent=1) + "\n")
     return made
 
 

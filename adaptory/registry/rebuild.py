@@ -45,8 +45,8 @@ def rebuild(place: Workspace, store: ObjectStore, name: str, tell: Callable[[str
         try:
             _prepare(checkout, place, record, release, version.dvc)
             tell(f"training {name} again from commit {commit[:12]}")
-            start = json.loads((release / "candidate.json").read_bytes())["start"]
-            found = _train(checkout, record, start, _environment(checkout, place))
+            card = json.loads((release / "candidate.json").read_bytes())
+            found = _train(checkout, record, card, _environment(checkout, place))
         finally:
             _git(place.root, "worktree", "remove", "--force", str(checkout))
     tell(f"recorded {record.candidate}")
@@ -72,8 +72,11 @@ def _prepare(checkout: Path, place: Workspace, record: Record, release: Path, dv
     _run(["dvc", "pull", "--quiet", *dvc], checkout, environment)
 
 
-def _train(checkout: Path, record: Record, start: str | None, environment: dict[str, str]) -> str:
-    """The digest of the adapter that the checkout's own code makes, from the release that it started from then."""
+def _train(checkout: Path, record: Record, card: dict[str, Any], environment: dict[str, str]) -> str:
+    """The digest of the adapter that the checkout's own code makes, from the release that it started from then.
+
+    By as many processes as then: sums of numbers depend on how they are shared out.
+    """
     code = (
         "import sys\n"
         "from dataclasses import replace\n"
@@ -82,7 +85,11 @@ def _train(checkout: Path, record: Record, start: str | None, environment: dict[
         "now = run.current(workspace.find(), sys.argv[1])\n"
         "print(train(replace(now, start=sys.argv[2] or None), lambda event: None).digest)\n"
     )
-    done = _run([sys.executable, "-c", code, record.model, start or ""], checkout, environment)
+    script = checkout.with_name("again.py")
+    script.write_text(code, encoding="utf-8")
+    processes = card.get("processes", 1)
+    together = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    done = _run([sys.executable, *together, str(script), record.model, card["start"] or ""], checkout, environment)
     digest = done.strip().splitlines()[-1]
     fingerprint.hex_of(digest)
     return digest

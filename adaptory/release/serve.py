@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adaptory import fingerprint
+from adaptory import fingerprint, whole
 from adaptory.errors import ReleaseError, ServerError, UserError
 from adaptory.release import serving
 from adaptory.release.prepacked import prepack
@@ -67,9 +67,7 @@ class Following:
         if self.current and done.digest == self.current.digest:
             return
         self._take(done.version, done.digest, done.folder)
-        last = self.folder / f"{_LAST}.part"
-        last.write_text(f"{done.version} {done.digest}", encoding="utf-8")
-        last.replace(self.folder / _LAST)
+        whole.write(self.folder / _LAST, f"{done.version} {done.digest}")
 
     def _take(self, version: int, digest: str, folder: Path) -> None:
         served = self._loaded.get(digest)

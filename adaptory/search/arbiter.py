@@ -70,6 +70,8 @@ def weigh(run: Run, emit: Callable[[dict[str, Any]], None]) -> Choice:
     train, rows = rows_of(plain, "train"), some_rows(rows_of(plain, "validation"), run.recipe.evaluation.max_rows)
     failed = {one.number: why for one in contestants(run) if (why := _failure(run, one))}
     several = [one for one in contestants(run) if one.number not in failed]
+    if not any(one.training for one in several):
+        raise StageError(f"no method could be trained; the first: {next(iter(failed.values()))}")
     answers, latency = [], []
     for one in several:
         emit({"event": "stage", "what": f"{one.name} on {rows.height:,} validation rows"})
@@ -82,7 +84,10 @@ def weigh(run: Run, emit: Callable[[dict[str, Any]], None]) -> Choice:
     models, _, _ = metrics.compare(truth, answers, chance)
     values = [model.metrics[main].value for model in models]
     sign = -1 if main in LOWER else 1
-    best = max((n for n, value in enumerate(values) if value is not None), key=lambda n: sign * (values[n] or 0))
+    valued = [n for n, value in enumerate(values) if value is not None]
+    if not any(several[n].training for n in valued):
+        raise StageError(f"{MEASURES[main].title} of no trained method could be measured on {rows.height:,} validation rows")
+    best = max(valued, key=lambda n: sign * (values[n] or 0))
     # Everyone's distance to the best, on the same draws of rows.
     _, gaps, _ = metrics.compare(truth, [answers[best], *(a for n, a in enumerate(answers) if n != best)], chance)
     behind = {gap.other: gap.estimate for gap in gaps}
@@ -146,8 +151,6 @@ def _proposed(run: Run, tried: tuple[Tried, ...], best: int, measured: str, rows
     equals = [number for number in range(len(tried)) if as_good(number)]
     asked = [tried[number].trial.name for number in equals if not tried[number].trial.training]
     able = [n for n in range(len(tried)) if tried[n].trial.training and tried[n].score is not None]
-    if not able:
-        raise StageError("no method could be trained; look at why in the runs of the trials, and change the recipe")
     trained = [number for number in equals if number in able]
     # Where asking is ahead of all that train, the best of these stands against it, and the gate will say so.
     number = min(trained, key=lambda n: (tried[n].flops, n)) if trained else max(able, key=lambda n: sign * (tried[n].score or 0))

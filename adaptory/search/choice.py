@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from adaptory import whole
 from adaptory.frozen import Frozen
 from adaptory.recipe.training import Training
 
@@ -60,6 +61,4 @@ def read(folder: Path) -> Choice | None:
 def write(folder: Path, choice: Choice) -> None:
     """Keeps the choice, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / f".{CHOICE}"
-    scratch.write_text(choice.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    scratch.replace(folder / CHOICE)
+    whole.write(folder / CHOICE, choice.model_dump_json(indent=1) + "\n")

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adaptory.errors import PlanError, StageError, TrainingError
+from adaptory.errors import PlanError, RecipeError, StageError, TrainingError
 from adaptory.recipe import LOWER
 from adaptory.run import Run
 from adaptory.search import arbiter, choice, halving, space
@@ -70,15 +70,15 @@ def train_trial(run: Run, number: int, rung: int | None, emit: Emit, every: floa
     try:
         candidate.train(now, emit, every)
     except (TrainingError, PlanError) as fault:  # this method loses; the others are weighed
-        pause.failed(now, str(fault))
+        pause.failed(now, fault)
 
 
 def was_trained(run: Run, one: Trial, rung: int | None) -> bool:
-    """Whether a trial went as far as this rung of the search (None: to its end), or failed there."""
+    """Whether a trial went as far as this rung of the search (None: to its end), or failed there for good."""
     now = run.trained_with(one.settings)
     if rung is None:
-        return candidate.read(now.candidate_folder) is not None or pause.read(now, 1.0) is not None
-    return pause.read(now, halving.rungs(len(trials(run)))[rung][0]) is not None
+        return candidate.read(now.candidate_folder) is not None or pause.settled(now, 1.0) is not None
+    return pause.settled(now, halving.rungs(len(trials(run)))[rung][0]) is not None
 
 
 def weigh(run: Run, emit: Emit) -> None:
@@ -88,6 +88,8 @@ def weigh(run: Run, emit: Emit) -> None:
 
 def _halved(run: Run, train: Train) -> Choice:
     several = trials(run)
+    if len(several) < 2:
+        raise RecipeError("search.space holds nothing but the recipe's own settings; name other values, or remove `search:`")
     alive, rows = list(range(len(several))), run.dataset.rows("validation")
     told: dict[int, Tried] = {}
     for rung, (share, keep) in enumerate(halving.rungs(len(several))):

@@ -169,4 +169,5 @@ def _load_trained(model: Any, path: Path) -> None:
 
 def _saved_name(name: str) -> str:
     """The name under which peft saves a parameter."""
-    return name.replace(".default.", ".").replace(".modules_to_save.", ".").removesuffix(".default")
+    kept = name.replace(".default.", ".").replace(".modules_to_save.", ".").removesuffix(".default")
+    return kept.removesuffix(".weight") if kept.endswith(".lora_magnitude_vector.weight") else kept

@@ -31,7 +31,7 @@ class Checkpoint:
 
 
 def write(folder: Path, step: int, tensors: dict[str, Any], facts: dict[str, Any], key: str) -> int:
-    """Keeps a checkpoint and all but the newest before it goes; returns its size in bytes.
+    """Keeps a checkpoint and the one before it; returns its size in bytes. Those of later steps were damaged: they go.
 
     Raises StageError when the disk is full; what was kept before is untouched.
     """
@@ -61,7 +61,9 @@ def write(folder: Path, step: int, tensors: dict[str, Any], facts: dict[str, Any
                 "The one before is whole; free some room and run the same command to go on"
             ) from None
         raise
-    for _, old in _found(folder)[_KEPT:]:
+    there = _found(folder)
+    before = [old for number, old in there if number <= step]
+    for old in [old for number, old in there if number > step] + before[_KEPT:]:
         shutil.rmtree(old)
     return size
 

@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of a container, by version
 ROWS = 16  # tokens of a product are a multiple: oneDNN makes kernels of its own for every number of them, and GPUs like it, too
 
 
@@ -121,7 +123,7 @@ def in_bf16(device: Any, precision: str) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     units = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return bool(units.get("avx512_bf16") or units.get("amx_bf16"))
 
@@ -166,6 +168,17 @@ def peak_memory(device: Any) -> float:
 
         return float(torch.cuda.max_memory_allocated(device)) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def capacity(device: Any) -> float:
+    """Memory that this process may take, in GB: all of the GPU, or its share of this machine or container."""
+    if device.type == "cuda":
+        import torch
+
+        return float(torch.cuda.get_device_properties(device).total_memory) / 1e9
+    told = [path.read_text().strip() for path in _LIMITS if path.is_file()]
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *(int(limit) for limit in told if limit.isdigit())]
+    return min(limits) / int(os.environ.get("LOCAL_WORLD_SIZE") or world()) / 1e9
 
 
 def _many() -> bool:

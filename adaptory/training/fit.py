@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from adaptory.errors import Preempted, TrainingError
 from adaptory.training import devices, preemption
@@ -11,6 +12,7 @@ from adaptory.training.schedules import rate
 from adaptory.training.validate import SCORES, validate
 from adaptory.training.work import State, Work, begin, save
 
+LESS = "lower training.micro_tokens, max_tokens or top_layers"  # where memory does not suffice
 _NO_MEMORY = ("not enough memory", "can't allocate memory")  # torch's words for the host's, by platform
 
 
@@ -19,10 +21,10 @@ def fit(work: Work, until: int | None = None) -> State:
 
     With `until`, it pauses after that step, with the weights of that step and a checkpoint: called again, it goes on as if
     it had not paused. Ties keep the earlier epoch. Raises TrainingError, before the optimizer moves, when loss or gradient is
-    not finite, and Preempted after saving a checkpoint when SIGTERM came.
+    not finite or memory does not suffice, and Preempted after saving a checkpoint when SIGTERM came.
     """
     settings = work.goal.settings
-    with preemption.patiently():
+    with preemption.patiently(), _memory_told(work):
         state = begin(work)
         saved = time.monotonic()
         while state.epoch < settings.epochs and not state.gave_up(settings.patience):
@@ -108,6 +110,8 @@ def _gradient(work: Work, state: State, window: Sequence[int], *, due: bool) -> 
         except (torch.OutOfMemoryError, RuntimeError) as fault:
             if not is_memory(fault):
                 raise
+            if devices.sharded():  # the others wait for this one's parts, and end with it
+                raise
             starved = True
             break
     told = [total, float(preemption.asked()), float(starved), float(due and not devices.rank())]
@@ -129,6 +133,10 @@ def _backward(work: Work, state: State, rows: Sequence[int], weight: float, *, c
 def _end_of_epoch(work: Work, state: State) -> None:
     began = time.monotonic()
     scores = validate(work.goal, work.model, work.validation, work.validation_reference, work.trunk)
+    if not all(map(math.isfinite, scores.values())):
+        told = ", ".join(f"{name} {value}" for name, value in scores.items())
+        lower = f"lower training.learning_rate ({work.goal.settings.learning_rate})"
+        raise TrainingError(f"epoch {state.epoch + 1}: the validation is not finite ({told}); {lower}")
     state.validating += time.monotonic() - began
     state.epoch += 1
     state.since_best += 1
@@ -138,6 +146,19 @@ def _end_of_epoch(work: Work, state: State) -> None:
     if not devices.rank():
         measured = SCORES[work.goal.name]
         work.tell({"event": "epoch", "epoch": state.epoch, "step": state.step, "measured": measured, **scores})
+
+
+@contextmanager
+def _memory_told(work: Work) -> Iterator[None]:
+    """Memory that runs out where no half of a batch would help: for the optimizer, in a validation, beside sharded processes."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as fault:
+        if not is_memory(fault):
+            raise
+        raise TrainingError(f"out of memory, of {devices.capacity(work.device):.3g} GB; {LESS}") from fault
 
 
 def is_memory(fault: Exception) -> bool:
@@ -155,8 +176,7 @@ def _halve(work: Work, state: State, window: Sequence[int]) -> None:
     state.optimizer.zero_grad(set_to_none=True)
     if state.halved:
         raise TrainingError(
-            f"out of memory at training step {state.step + 1} also with {state.micro_tokens} tokens at once; "
-            "lower training.micro_tokens, top_layers or max_tokens"
+            f"out of memory at training step {state.step + 1} also with {state.micro_tokens} tokens at once; {LESS}"
         )
     state.halved, state.micro_tokens = True, max(1, work.room(window, state.micro_tokens) // 2)
     if not devices.rank():

@@ -1,11 +1,11 @@
 """A training that pauses part of the way, to be compared with others: how good it is so far."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from adaptory import whole
 from adaptory.errors import BaseModelError, PlanError, RecipeError, TrainingError
 from adaptory.frozen import Frozen
 from adaptory.run import Run
@@ -20,6 +20,7 @@ class Pause(Frozen):
     score: float | None
     measured: str  # what the score is
     failed: str | None = None
+    refused: bool = False  # by its plan: raised limits, or another machine, may let it pass, so it is asked again
     seconds: float  # of training, so far
     flops: float
     trainable: int  # parameters
@@ -29,6 +30,12 @@ def read(run: Run, share: float) -> Pause | None:
     """How the run's training stood at this share of its steps, if it was there."""
     path = _place(run, share)
     return Pause.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def settled(run: Run, share: float) -> Pause | None:
+    """The same, unless it is to be tried again."""
+    found = read(run, share)
+    return None if found is None or found.refused else found
 
 
 def files(run: Run) -> list[Path]:
@@ -41,7 +48,7 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
 
     A training that cannot go on, or not even begin, with its settings is a result too.
     """
-    if found := read(run, share):
+    if found := settled(run, share):
         return found
     from adaptory.training import adapter, checkpoint, devices, fit, methods, planner
     from adaptory.training.setup import setup
@@ -55,7 +62,7 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
             work, _ = setup(run, tell, every)
         except (RecipeError, BaseModelError) as fault:  # settings that this base cannot be trained with
             if not devices.rank():
-                failed(run, str(fault), share)
+                failed(run, fault, share)
             devices.wait()
             found = read(run, share)
             assert found is not None
@@ -69,7 +76,8 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
                 planner.forecast(work)  # the longest batch first: what does not fit, or not in time, is told before it costs
             state = fit.fit(work, steps)
         except (TrainingError, PlanError) as fault:
-            made = Pause(step=0, score=None, failed=str(fault), seconds=0.0, flops=0.0, **facts)
+            refused = isinstance(fault, PlanError)
+            made = Pause(step=0, score=None, failed=str(fault), refused=refused, seconds=0.0, flops=0.0, **facts)
         else:
             scores = validate(work.goal, work.model, work.validation, work.validation_reference, work.trunk)
             done = state.step / work.steps_per_epoch
@@ -79,24 +87,21 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
             told = {name: value for name, value in scores.items() if name != "score"}
             tell({"event": "epoch", "epoch": round(done, 2), "step": state.step, "measured": measured, **told})
         if not devices.rank():
-            _write(_place(run, share), made)
+            whole.write(_place(run, share), made.model_dump_json(indent=1) + "\n")
         devices.wait()
     return made
 
 
-def failed(run: Run, reason: str, share: float = 1.0) -> None:
+def failed(run: Run, fault: Exception, share: float = 1.0) -> None:
     """Notes that the run's training cannot go as far as this share of its steps."""
-    made = Pause(step=0, planned_steps=0, score=None, measured="", failed=reason, seconds=0.0, flops=0.0, trainable=0)
+    made = Pause(
+        step=0, planned_steps=0, score=None, measured="", failed=str(fault), refused=isinstance(fault, PlanError), seconds=0.0,
+        flops=0.0, trainable=0,
+    )  # fmt: skip
     run.candidate_folder.parent.mkdir(parents=True, exist_ok=True)
-    _write(_place(run, share), made)
+    whole.write(_place(run, share), made.model_dump_json(indent=1) + "\n")
 
 
 def _place(run: Run, share: float) -> Path:
     """Beside the checkpoints, which are gone when the training is done."""
     return run.candidate_folder.with_name(f"{run.candidate_folder.name}.pause-{share:.4f}.json")
-
-
-def _write(path: Path, made: Pause) -> None:
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(made.model_dump(), indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)

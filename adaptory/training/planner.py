@@ -8,9 +8,9 @@ from typing import Any
 
 from adaptory.errors import PlanError
 from adaptory.frozen import Frozen
-from adaptory.training import checkpoint, devices
+from adaptory.training import checkpoint, devices, preemption
 from adaptory.training.batches import sorted_batches
-from adaptory.training.fit import is_memory
+from adaptory.training.fit import LESS, is_memory
 from adaptory.training.forward import finished_for_one_token
 from adaptory.training.network import block_count, blocks, unwrapped
 from adaptory.training.objectives import losses
@@ -43,8 +43,8 @@ class Forecast(Frozen):
 def forecast(work: Work) -> Forecast:
     """Computes the longest batch and a few others, and predicts. Leaves the weights as they were.
 
-    Raises PlanError for a plan that is predicted to exceed training.deadline or training.memory. A training that goes on from a
-    checkpoint was let pass when it began; it is not stopped by a prediction any more.
+    Raises PlanError for a plan that is predicted to exceed training.deadline, training.memory or the memory there is. A training
+    that goes on from a checkpoint was let pass when it began; it is not stopped by a prediction any more.
     """
     settings = work.goal.settings
     micro = _batches(work, 0)
@@ -55,7 +55,7 @@ def forecast(work: Work) -> Forecast:
     longest = max(every, key=lambda rows: _computed(work, rows))
     work.model.train()
     before = devices.peak_memory(work.device)
-    if not _fits(work, longest):
+    if not all(devices.gathered([_fits(work, longest)])):  # what one process refuses, all do, or they would wait for it
         raise PlanError(f"the longest batch ({_computed(work, longest):,} tokens) does not fit into memory; {_smaller(work)}")
     batch, later = devices.peak_memory(work.device) - before, _kept_later(work)
     # One batch out of the middle of each of several classes of size: their mean is that of all batches.
@@ -69,8 +69,9 @@ def forecast(work: Work) -> Forecast:
     steps = work.planned_steps
     warmup = min(int(settings.warmup * steps), steps - 1)
     rates = [settings.learning_rate * rate(step, steps, warmup, settings.schedule) for step in (0, warmup, steps - 1)]
+    epoch, memory = map(max, zip(*devices.gathered([(epoch, devices.peak_memory(work.device) + later)]), strict=True))
     made = Forecast(
-        steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=devices.peak_memory(work.device) + later,
+        steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=memory,
         padding=max(0.0, 1 - sum(work.lengths) / sum(tokens)), flops=flops(work, sum(tokens)) * settings.epochs,
         first_rate=rates[0], peak_rate=rates[1], last_rate=rates[2],
     )  # fmt: skip
@@ -93,6 +94,8 @@ def _fits(work: Work, rows: list[int]) -> bool:
     except (torch.OutOfMemoryError, RuntimeError) as fault:
         if not is_memory(fault):
             raise
+        if devices.sharded():  # the others wait for this one's parts, and end with it
+            raise PlanError(f"a batch of {_computed(work, rows):,} tokens does not fit into memory; {LESS}") from None
         return False
     finally:
         for weight in work.model.parameters():
@@ -166,6 +169,7 @@ def _compute(work: Work, rows: list[int]) -> float:
     some = [work.train[row] for row in rows]
     reference = [work.reference[row] for row in rows] if work.reference else ()
     device = work.device
+    preemption.beat()
     began = time.monotonic()
     with devices.computing(device, work.goal.settings.precision):
         loss = losses(work.goal, work.model, some, (work.goal.settings.seed, 0), reference, work.trunk)[0].sum()
@@ -195,15 +199,16 @@ def _forward(work: Work, rows: list[int]) -> float:
 
 
 def _check(work: Work, made: Forecast, batch: float, tokens: int) -> None:
-    settings = work.goal.settings
-    if settings.memory and made.memory > settings.memory:
-        told = f"the training takes {made.memory:.2f} GB, more than training.memory ({settings.memory:g})"
+    settings, room = work.goal.settings, devices.capacity(work.device)
+    most, named = (settings.memory, "training.memory") if settings.memory and settings.memory < room else (room, "there is here")
+    if made.memory > most:
+        told = f"the training takes {made.memory:.2f} GB, more than {named} ({most:.3g})"
         # What a batch takes grows with its tokens; the rest does not.
-        left = batch - (made.memory - settings.memory)
+        left = batch - (made.memory - most)
         size = int(min(work.micro_tokens, tokens) * left / batch) if batch > 0 else 0
         size -= size % devices.ROWS if work.goal.tree else 0  # it would be filled up
         if size >= max(work.lengths):
-            raise PlanError(f"{told}; with training.micro_tokens: {size} it would take {settings.memory:g}")
+            raise PlanError(f"{told}; with training.micro_tokens: {size} it would take {most:.3g}")
         raise PlanError(f"{told}; {made.memory - batch:.2f} GB of it do not depend on the batch: lower max_tokens or top_layers")
     limit = (settings.deadline or float("inf")) * 60
     if made.seconds <= limit:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptory import fingerprint
+from adaptory import fingerprint, whole
 from adaptory.errors import StageError
 from adaptory.training import devices, preemption
 from adaptory.training.batches import sorted_batches
@@ -88,9 +88,7 @@ class Trunk:
         digest = fingerprint.hex_of(fingerprint.of_file(part))
         part.replace(self.folder / f"{digest}.f32")
         index = {"rows": {name: [int(starts[i]), lengths[i]] for i, name in enumerate(names)}}
-        scratch = self.folder / f".{digest}"
-        scratch.write_text(json.dumps(index), encoding="utf-8")
-        scratch.replace(self.folder / f"{digest}.json")
+        whole.write(self.folder / f"{digest}.json", json.dumps(index))
         self._open(self.folder / f"{digest}.json")
 
     def attach(self) -> None:

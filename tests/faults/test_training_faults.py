@@ -5,6 +5,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,9 +18,10 @@ from typing import Any
 import pytest
 
 from adaptory import process
-from adaptory.errors import DiedError, Preempted, StageError
+from adaptory.errors import DiedError, Preempted, StageError, TrainingError
 from adaptory.process import run_stage
-from adaptory.training import adapter, checkpoint, curve, fit, objectives, preemption
+from adaptory.run import current
+from adaptory.training import adapter, checkpoint, curve, devices, fit, objectives, preemption
 from adaptory.training.work import Work
 from adaptory.workspace import find
 from tests.pipeline.conftest import BIN
@@ -243,6 +245,49 @@ def test_f4_out_of_memory_a_second_time_is_told_with_what_to_lower(tmp_path: Pat
         fit.fit(fresh(tmp_path))
 
 
+@pytest.mark.parametrize("where", ["optimizer", "validation"])
+def test_f4_memory_that_runs_out_where_halves_would_not_help_is_told_with_what_to_lower(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def starved(*words: Any, **more: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    if where == "optimizer":
+        monkeypatch.setattr(torch.optim.AdamW, "step", starved)
+    else:
+        monkeypatch.setattr(fit, "validate", starved)
+    with pytest.raises(TrainingError, match=r"out of memory, of [\d.e+]+ GB; lower training\.micro_tokens, max_tokens"):
+        fit.fit(fresh(tmp_path))
+
+
+def test_f4_a_process_of_a_sharded_base_ends_at_once_for_the_others_wait_for_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    calls = []
+
+    def starved(*words: Any) -> Any:
+        calls.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    one = fresh(tmp_path)
+    monkeypatch.setattr(fit, "losses", starved)
+    monkeypatch.setattr(devices, "sharded", lambda: True)
+    with pytest.raises(TrainingError, match="out of memory, of "):
+        fit.fit(one)
+    assert len(calls) == 1
+
+
+def test_f7_a_validation_that_is_not_finite_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"score": 0.5, "validation_loss": math.nan, "validation_macro_f1": 0.5}
+    monkeypatch.setattr(fit, "validate", lambda *words: found)
+    with pytest.raises(TrainingError, match=r"epoch 1: the validation is not finite \(.*validation_loss nan.*learning_rate"):
+        fit.fit(fresh(tmp_path))
+
+
 @pytest.mark.slow
 def test_f5_a_process_without_memory_leaves_no_candidate_and_is_not_called_success(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "checkout")
@@ -341,6 +386,21 @@ def test_f8_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     assert finished(tmp_path)[0] == unbroken[0]
 
 
+def test_f8_damaged_checkpoints_do_not_push_out_the_whole_ones_that_follow(
+    tmp_path: Path, unbroken: tuple[str, list[float]]
+) -> None:
+    with pytest.raises(Killed):
+        fit.fit(broken_at(fresh(tmp_path), 7))
+    for place in (tmp_path / "checkpoints").glob("step-*"):
+        (place / checkpoint.TENSORS).unlink()
+    with pytest.raises(Killed):
+        fit.fit(broken_at(fresh(tmp_path), 4))
+    kept = checkpoint.newest(tmp_path / "checkpoints", "toy")
+    assert kept and kept.facts["step"] == 3
+    assert [place.name for place in sorted((tmp_path / "checkpoints").glob("step-*"))] == ["step-2", "step-3"]
+    assert finished(tmp_path)[0] == unbroken[0]
+
+
 def test_a_curve_that_was_cut_off_does_not_stop_the_next_attempt(
     tmp_path: Path, unbroken: tuple[str, list[float]]
 ) -> None:
@@ -386,9 +446,9 @@ def test_f2_a_trainer_that_is_killed_or_hangs_in_a_step_is_told_as_one_that_died
         return on_event
 
     with pytest.raises(DiedError, match="ended with code -9"):
-        run_stage(find(folder), "train", "tiny", at_step(signal.SIGKILL))
+        run_stage(current(find(folder), "tiny"), "train", at_step(signal.SIGKILL))
     with pytest.raises(DiedError, match="said nothing for 3 s and was killed"):
-        run_stage(find(folder), "train", "tiny", at_step(signal.SIGSTOP))
+        run_stage(current(find(folder), "tiny"), "train", at_step(signal.SIGSTOP))
     assert stages(folder) == []
 
 
@@ -399,7 +459,7 @@ def test_f1_of_two_processes_that_train_together_one_dies_and_the_same_command_e
     subprocess.run([str(BIN / "adaptory"), "prepare", "tiny"], cwd=folder, check=True, capture_output=True)
     copies = ("whole", "other", "sharded")
     whole, other, sharded = (shutil.copytree(folder, tmp_path / name, symlinks=True) for name in copies)
-    run_stage(find(whole), "train", "tiny", lambda event: None, processes=2)
+    run_stage(current(find(whole), "tiny"), "train", lambda event: None, processes=2)
 
     def follow(event: dict[str, Any]) -> None:
         if event["event"] == "step" and event["step"] == 33:
@@ -408,10 +468,10 @@ def test_f1_of_two_processes_that_train_together_one_dies_and_the_same_command_e
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADAPTORY_CHECKPOINT_SECONDS", "0")
         with pytest.raises(DiedError):
-            run_stage(find(folder), "train", "tiny", follow, processes=2)
+            run_stage(current(find(folder), "tiny"), "train", follow, processes=2)
         assert stages(folder) == [], "nobody waits for the one that died"
     said: list[str] = []
-    run_stage(find(folder), "train", "tiny", lambda event: said.append(event.get("what", "")), processes=2)
+    run_stage(current(find(folder), "tiny"), "train", lambda event: said.append(event.get("what", "")), processes=2)
     assert any("going on from the checkpoint of step" in what for what in said)
     assert _digest(folder) == _digest(whole)
     torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "adaptory.cli", "stage", "train", "tiny"]
@@ -420,7 +480,7 @@ def test_f1_of_two_processes_that_train_together_one_dies_and_the_same_command_e
     assert card["processes"] == 2 and card["digest"] == _digest(whole)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADAPTORY_SHARD", "1")
-        run_stage(find(sharded), "train", "tiny", lambda event: None, processes=2)
+        run_stage(current(find(sharded), "tiny"), "train", lambda event: None, processes=2)
     halves = json.loads(next(sharded.glob(".adaptory/runs/tiny/candidate-*/candidate.json")).read_text())
     assert halves["validation"] == pytest.approx(card["validation"], rel=1e-3), "each with half of the base"
     assert (halves["total_parameters"], halves["processes"]) == (card["total_parameters"], 2)
@@ -442,4 +502,4 @@ def test_a_stage_that_says_nothing_is_killed_within_its_time(tmp_path: Path, mon
     subprocess.run([str(BIN / "adaptory"), "prepare", "tiny"], cwd=folder, check=True, capture_output=True)
     monkeypatch.setenv("ADAPTORY_SILENCE", "1")
     with pytest.raises(StageError, match="said nothing for 1 s and was killed"):
-        run_stage(find(folder), "train", "tiny", lambda event: None)
+        run_stage(current(find(folder), "tiny"), "train", lambda event: None)

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from adaptory import data, params, parcel, workspace
+from adaptory import data, fingerprint, params, parcel, workspace
 from adaptory import run as runs
-from adaptory.errors import IntegrityError, StageError
+from adaptory.errors import IntegrityError, ServerError, StageError
 from adaptory.parcel import Order
 from adaptory.run import Run
 from adaptory.search import choose
 from adaptory.storage import ObjectStore, open_store
+from adaptory.storage.objects import LocalStore
 from adaptory.training import candidate
 from tests.pipeline.test_search_line import SEARCH
 from tests.support import checkout
@@ -78,6 +79,32 @@ def test_a_trial_goes_on_on_another_machine_with_the_bytes_of_one_that_never_mov
     assert not now.checkpoints.exists()
     shutil.rmtree(now.candidate_folder)
     assert candidate.train(now, lambda event: None).digest == moved.digest
+
+
+def test_a_candidate_of_which_a_part_came_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    place = workspace.find(tmp_path)
+    files = {f"candidate-1/{name}": fingerprint.of_bytes(name.encode()) for name in (
+        "adapter_model.safetensors", candidate.CARD, "golden.json", "tokenizer.json"
+    )}  # fmt: skip
+
+    class Breaking(LocalStore):
+        downloads = 0
+
+        def download(self, key: str, path: Path) -> None:
+            self.downloads += 1
+            if self.downloads == len(files):
+                raise ServerError("the store is gone")
+            super().download(key, path)
+
+    store = Breaking(tmp_path / "store")
+    for name, digest in files.items():
+        store.put(f"parcels/tiny/files/{fingerprint.hex_of(digest)}", name.rpartition("/")[2].encode())
+    with pytest.raises(ServerError):
+        parcel.bring(place, store, "tiny", files)
+    folder = place.runs("tiny") / "candidate-1"
+    assert (folder / "tokenizer.json").is_file() and not (folder / candidate.CARD).exists()
+    parcel.bring(place, store, "tiny", files)
+    assert (folder / candidate.CARD).is_file()
 
 
 def test_a_parcel_that_leads_out_of_its_folder_or_holds_other_bytes_is_refused(

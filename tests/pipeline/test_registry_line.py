@@ -222,6 +222,31 @@ def test_s10_a_champion_is_made_again_from_its_record_alone(copy: Path) -> None:
     assert "tiny@v1: the same bytes" in told and champion(copy).version == 2
 
 
+@pytest.mark.long
+def test_s10_what_two_processes_trained_is_made_again_by_two(tmp_path: Path, prefect_api: str) -> None:
+    folder = checkout(tmp_path / "checkout", **EASY)
+    run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api, ADAPTORY_PROCESSES="2")
+    card = json.loads(next(folder.glob(".adaptory/runs/tiny/candidate-*/candidate.json")).read_text())
+    assert card["processes"] == 2
+    assert "tiny@v1: the same bytes" in run(folder, "rebuild", "tiny@v1", GLOO_SOCKET_IFNAME="lo").stdout
+
+
+def test_the_data_of_a_retrain_that_is_under_way_are_left_alone_by_a_monitor(copy: Path, prefect_api: str) -> None:
+    code = (
+        "import flows.monitor as line\n"
+        "from prefect.client.orchestration import get_client\n"
+        "def looked(name):\n"
+        "    with get_client(sync_client=True) as client:\n"
+        "        print('held:', client.read_global_concurrency_limit_by_name('promote-tiny').active_slots)\n"
+        "    raise SystemExit(0)\n"
+        "line.prepare = looked\n"
+        "line.monitor('tiny')\n"
+    )
+    environment = {**os.environ, "PREFECT_API_URL": prefect_api, "PYTHONPATH": str(copy)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, env=environment, check=False)
+    assert "held: 1" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_release_says_what_it_is_made_of(copy: Path, tmp_path: Path) -> None:
     run(copy, "pull", "tiny", str(tmp_path / "model"))
     bill = yaml.safe_load((tmp_path / "model" / "current" / "sbom.json").read_text())

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from adaptory import workspace
+from adaptory.errors import StageError
+from adaptory.process import run_stage
+from adaptory.run import current
 from tests.pipeline.conftest import run
 from tests.support import checkout, rows, write_recipe, write_tsv
 
@@ -106,7 +110,21 @@ def test_more_layers_than_the_base_has_are_refused(folder: Path) -> None:
 def test_a_second_retrain_at_the_same_time_is_sent_away(folder: Path) -> None:
     write_recipe(folder)
     with FileLock(folder / ".adaptory" / "retrain-tiny.lock"):
-        assert "another retrain of 'tiny' is under way" in told(folder, "retrain", "tiny")
+        for command in ("retrain", "prepare"):  # which would change the data that the other works on
+            assert "another retrain of 'tiny' is under way" in told(folder, command, "tiny")
+
+
+def test_data_that_change_while_a_run_is_under_way_end_it_with_a_sentence(folder: Path) -> None:
+    write_recipe(folder)
+    write_tsv(folder / "incoming" / "rows.tsv", rows(400))
+    run(folder, "prepare", "tiny")
+    begun = current(workspace.find(folder), "tiny")
+    write_tsv(folder / "incoming" / "rows.tsv", rows(420))
+    run(folder, "prepare", "tiny")
+    with pytest.raises(StageError, match=r"changed while this run was under way, .* adaptory retrain tiny"):
+        run_stage(begun, "train", lambda event: None)
+    assert not list((folder / ".adaptory").glob("runs/*/candidate-*")), "nothing was trained on other data"
+    write_tsv(folder / "incoming" / "rows.tsv", rows(400))
 
 
 @pytest.fixture

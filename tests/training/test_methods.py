@@ -208,6 +208,18 @@ def test_a_new_adapter_can_start_from_a_trained_one_whatever_its_task(tmp_path: 
         adapter.start_from(work(tmp_path, "preference", "causal", rank=2).model, saved, "toy v1")
 
 
+@pytest.mark.parametrize("method", ["lora", "rslora", "dora", "ia3"])
+def test_an_adapter_of_each_kind_goes_on_from_one_of_its_kind(tmp_path: Path, method: str) -> None:
+    first = work(tmp_path, "sft", "causal", method=method, epochs=1)
+    fit.fit(first)
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    adapter.save(first.model, first.goal.settings, saved, "./base", "sha256:0")
+    second = work(tmp_path, "sft", "causal", method=method)
+    adapter.start_from(second.model, saved, "toy v1")
+    assert adapter.digest_of_weights(second.model) == adapter.digest_of_weights(first.model)
+
+
 def test_parameters_are_counted(tmp_path: Path) -> None:
     one = work(tmp_path, "sft", "causal", method="full", top_layers=None)
     assert methods.count(one.model)[0] == methods.count(one.model)[1]

@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from adaptory.errors import PlanError
-from adaptory.training import adapter, devices, fit, planner
+from adaptory.training import adapter, devices, fit, planner, preemption
 from tests.training.toys import trajectory, work
 
 
@@ -109,6 +110,51 @@ def test_the_batch_that_would_keep_the_memory_is_named(tmp_path: Path, steady: N
     assert told
     taken = 2.0
     assert planner.forecast(work(tmp_path, memory=2.2, micro_tokens=int(told[1]), batch_rows=60)).memory <= 2.2
+
+
+def test_a_plan_that_this_machine_cannot_hold_is_refused(tmp_path: Path, steady: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "capacity", lambda device: 0.002)
+    with pytest.raises(PlanError, match=r"\d GB, more than there is here \(0\.002\)"):
+        planner.forecast(work(tmp_path))
+
+
+def test_a_machine_has_no_more_than_its_container_allows_and_each_process_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    cpu, limit = torch.device("cpu"), tmp_path / "memory.max"
+    monkeypatch.setattr(devices, "_LIMITS", (limit,))
+    whole = devices.capacity(cpu)
+    assert whole == pytest.approx(psutil.virtual_memory().total / 1e9, rel=0.01)
+    limit.write_text("max\n")
+    assert devices.capacity(cpu) == whole
+    limit.write_text("500000000\n")
+    assert devices.capacity(cpu) == 0.5
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert devices.capacity(cpu) == 0.25
+
+
+def test_what_one_process_of_several_refuses_all_refuse(tmp_path: Path, steady: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or those that do not would wait for it for ever."""
+    one = work(tmp_path, deadline=60, memory=500)
+    fine = planner.forecast(one)
+    for other, said in [((1e9, 0.1), "would take about"), ((1.0, 501.0), "takes 501.00 GB, more than")]:
+        monkeypatch.setattr(devices, "gathered", lambda mine, other=other: [*mine, other])
+        with pytest.raises(PlanError, match=said):
+            planner.forecast(one)
+    monkeypatch.setattr(devices, "gathered", lambda mine: [*mine, False])
+    with pytest.raises(PlanError, match="does not fit into memory"):
+        planner.forecast(one)
+    monkeypatch.setattr(devices, "gathered", lambda mine: [*mine, mine[0]])
+    assert planner.forecast(one).seconds == pytest.approx(fine.seconds)
+
+
+def test_a_plan_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[int] = []
+    monkeypatch.setattr(preemption, "beat", lambda: beats.append(1))
+    planner.forecast(one := work(tmp_path))
+    assert len(beats) > 2 * min(8, one.steps_per_epoch)
 
 
 def test_the_longest_batch_is_tried_first_and_a_size_that_fits_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,18 @@
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
-from adaptory.errors import RecipeError, StageError
+from adaptory.errors import PlanError, RecipeError, StageError, TrainingError
 from adaptory.recipe import Recipe
 from adaptory.run import Run
 from adaptory.search import Choice, Trial, Tried, choice, choose, halving, report, space
+from adaptory.training import pause
 from tests.support import tiny_recipe
 
 SPACE: dict[str, Any] = {
@@ -127,6 +128,27 @@ def test_limits_of_time_and_memory_are_those_of_the_recipe_today() -> None:
     changed = recipe().model_copy(update={"training": recipe().training.model_copy(update={"deadline": 90.0})})
     now = Run(None, changed, None).trained_with(recipe().training)
     assert now.settings.deadline == 90.0
+
+
+def test_a_trial_that_its_plan_refused_is_asked_again_and_one_that_failed_is_not(tmp_path: Path) -> None:
+    made_of = recipe()
+    folder = SimpleNamespace(candidate_folder=tmp_path / "candidate-1")
+    run: Any = SimpleNamespace(recipe=made_of, trained_with=lambda settings: folder)
+    one = space.trials(made_of)[0]
+    assert not choose.was_trained(run, one, None)
+    pause.failed(cast(Run, folder), PlanError("more than training.deadline (5 min)"))
+    assert not choose.was_trained(run, one, None), "the limit may be another today"
+    found = pause.read(cast(Run, folder), 1.0)
+    assert found and found.failed == "more than training.deadline (5 min)"
+    pause.failed(cast(Run, folder), TrainingError("not finite"))
+    assert choose.was_trained(run, one, None)
+
+
+def test_a_space_that_holds_only_the_recipes_own_settings_is_refused() -> None:
+    made = recipe(space={"rank": [recipe().training.rank]})
+    run: Any = SimpleNamespace(recipe=made, dataset=SimpleNamespace(rows=lambda split: 100))
+    with pytest.raises(RecipeError, match="holds nothing but the recipe's own settings"):
+        choose._halved(run, lambda several, rung: None)
 
 
 def test_settings_that_fail_after_they_were_chosen_are_not_chosen_again(tmp_path: Path) -> None:
