@@ -62,7 +62,9 @@ def _draw(workspace: Workspace, place: storage.Champion, target: Path) -> None:
     prompts = [model.made.prompt(chat[:-1]) for _, chat in asked]
     # What runs on for more than twice the right answer is the worse one already: it is cut there.
     longest = [min(model.facts["longest"], 2 * len(model.made.response(chat[-1]["content"])) + 8) for _, chat in asked]
-    drawn = [generate(model.model, model.made, prompts, longest, draw=_SEED + number)[0] for number in range(_SAMPLES)]
+    precision = model.candidate.training.precision
+    seeds = range(_SEED, _SEED + _SAMPLES)
+    drawn = [generate(model.model, model.made, prompts, longest, draw=seed, precision=precision)[0] for seed in seeds]
     with target.open("w", encoding="utf-8") as out:
         for (row, chat), *said in zip(asked, *drawn, strict=True):
             question, right = (message["content"] for message in chat)

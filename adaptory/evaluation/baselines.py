@@ -15,7 +15,7 @@ from adaptory.errors import RecipeError
 from adaptory.evaluation import respond
 from adaptory.evaluation.scores import Answers, from_chances
 from adaptory.recipe import Recipe, baselines_of
-from adaptory.training import prefix, render
+from adaptory.training import network, prefix, render
 
 KIND = "baseline"
 
@@ -186,7 +186,10 @@ def _asked_for_classes(name: str, ask: Ask, shown: list[tuple[str, str]]) -> Ans
     one = respond.untuned(ask.base, recipe.model_copy(update={"task": "sft"}))
     prompts = [one.made.prompt([*turns, {"role": "user", "content": question(text)}]) for text in ask.test["text"]]
     options = [one.made.response(word)[:-1] for word in words]
-    found = prefix.likelihoods(one.model, one.made, prompts, options)
+    most, longest = network.positions(one.model), max(map(len, prompts)) + max(map(len, options))
+    if most is not None and longest > most:
+        raise RecipeError(f"the baseline {name!r} asks with up to {longest:,} tokens, and the base reads {most:,}; show fewer")
+    found = prefix.likelihoods(one.model, one.made, prompts, options, one.goal.settings.precision)
     chances = np.exp(found - found.max(axis=1, keepdims=True))
     return from_chances(name, KIND, chances / chances.sum(axis=1, keepdims=True))
 

@@ -139,7 +139,7 @@ def _training(run: Run, candidate: Candidate) -> str:
     if certificate.is_file():
         found = json.loads(certificate.read_bytes())
         told.append(
-            f"Loaded in a fresh process it answers as it did in training: largest difference {found['largest_difference']:.2g} "
+            f"Loaded in a fresh process it answers as it did in training: difference {found['difference']:.2g} "
             f"over {found['rows']} rows."
         )
     return " ".join(told)

@@ -11,7 +11,7 @@ import numpy as np
 from adaptory.errors import DataError
 from adaptory.evaluation.scores import Answers, from_chances
 from adaptory.recipe import Recipe
-from adaptory.training import adapter, answers, objectives, render
+from adaptory.training import adapter, answers, network, objectives, render
 from adaptory.training.candidate import Candidate
 from adaptory.training.certificate import certify, rendered_with
 from adaptory.training.objectives import Objective
@@ -42,8 +42,6 @@ def load(folder: Path, base: Path, candidate: Candidate, *, certified: bool = Fa
 
 def untuned(base: Path, recipe: Recipe) -> Loaded:
     """The base as it comes, for tasks that need no new head."""
-    from adaptory.training import network
-
     settings = recipe.training
     if recipe.task == "preference":  # what it would rather have said itself
         settings = settings.model_copy(update={"objective": "dpo"})
@@ -83,13 +81,15 @@ def written(
     name: str, kind: str, one: Loaded, prompts: Sequence[list[int]], recipe: Recipe, tell: Callable[[int], None]
 ) -> Answers:
     """The answers that a model writes to these prompts."""
-    texts, stopped = answers.generate(one.model, one.made, prompts, recipe.evaluation.max_new_tokens, tell)
+    longest, precision = recipe.evaluation.max_new_tokens, one.goal.settings.precision
+    texts, stopped = answers.generate(one.model, one.made, prompts, longest, tell, precision=precision)
     return Answers(name, kind, texts=tuple(texts), stopped=np.array(stopped))
 
 
 def rows_of(one: Loaded, recipe: Recipe, table: Any) -> list[Example]:
     """The rows as this model reads them; of classes and values cut as in training, of pairs whole."""
-    made = one.made if recipe.task != "preference" else replace(one.made, max_tokens=_WHOLE)
+    most = network.positions(one.model) or _WHOLE
+    made = one.made if recipe.task != "preference" else replace(one.made, max_tokens=min(most, _WHOLE))
     loose = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_quarantine": 1.0})})
     found, left = render.examples(made, loose, table)
     if left and recipe.task != "text":

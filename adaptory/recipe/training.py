@@ -105,6 +105,8 @@ class Training(Frozen):
             raise ValueError(f"training.class_weights needs classes, and task {task!r} has none")
         if self.cache_trunk and not (self.top_layers or self.method in ("head", "auto")):
             raise ValueError("training.cache_trunk needs training.top_layers: only blocks that never change can be cached")
+        if task == "preference" and self.objective == "dpo" and self.method == "prompt_tuning":
+            raise ValueError("method 'prompt_tuning' cannot go with DPO: its random start is no model to hold answers to")
         if self.cache_trunk and self.method == "prompt_tuning":
             raise ValueError("training.cache_trunk cannot go with prompt_tuning, which changes the input of every block")
 

@@ -73,12 +73,12 @@ class Following:
         served = self._loaded.get(digest)
         if served is None:
             loaded = serving.load(folder, self.root, self.cache)
-            whole = _reads_whole_rows(loaded)
-            if whole:
+            reads = _reads_whole_rows(loaded)
+            if reads:
                 prepack(loaded.model)
             if wrong := serving.other_answers(loaded, folder):
                 raise ReleaseError(f"v{version} answers its example otherwise than when it was released: {wrong[0]}")
-            count = len(self.current.answer) if self.current else _side_by_side() if whole else 1
+            count = len(self.current.answer) if self.current else _side_by_side() if reads else 1
             served = Served(version, digest, loaded.twins(count))
         kept = [served, *([self.current] if self.current else [])]
         self._loaded = {one.digest: one for one in kept}

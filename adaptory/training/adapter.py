@@ -68,7 +68,7 @@ def load(
     ReleaseError when weights are missing.
     """
     check_base(base, base_digest)
-    model = network.load_base(base, task, settings, classes, seed=0)
+    model = network.load_base(base, task, settings, classes, settings.seed)
     if settings.method in ADAPTERS:
         if not (folder / WEIGHTS).is_file():
             raise ReleaseError(f"{folder} has no {WEIGHTS}; other formats are not loaded")

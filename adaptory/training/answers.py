@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from adaptory.errors import UserError
 from adaptory.training import devices, forward, objectives, preemption, prefix
 from adaptory.training.batches import sorted_batches
-from adaptory.training.network import unwrapped
+from adaptory.training.network import learns_prompt, positions, unwrapped
 from adaptory.training.objectives import Objective
 from adaptory.training.render import Example, Renderer
 
 _TOKENS = {"cpu": 1024}  # computed at once; what stays near a processor is computed faster there
 _MANY = 8192  # elsewhere
+_NOTHING = "a question holds no text that this model could read; say something"
 _GENERATED = 8192  # tokens of prompts and answers held at once while writing
 
 
@@ -45,8 +48,8 @@ def losses(model: Any, goal: Objective, rows: Sequence[Example]) -> tuple[Any, A
     total, count = np.zeros(len(rows)), np.zeros(len(rows))
     for places, batch in _batches(model, goal, rows):
         each, owner = forward.label_losses(model, batch)
-        sums = torch.zeros(len(places), device=each.device).index_add(0, owner, each)
-        counts = torch.zeros(len(places), device=each.device).index_add(0, owner, torch.ones_like(each))
+        none = each.new_zeros(len(places))
+        sums, counts = none.index_add(0, owner, each), none.index_add(0, owner, torch.ones_like(each))
         total[places], count[places] = sums.cpu().numpy(), counts.cpu().numpy()
     return total, count
 
@@ -63,26 +66,27 @@ def pairs(model: Any, goal: Objective, rows: Sequence[Example], trunk: Any = Non
 
 def generate(
     model: Any, made: Renderer, prompts: Sequence[list[int]], longest: int | Sequence[int],
-    tell: Callable[[int], None] = lambda done: None, draw: int | None = None,
+    tell: Callable[[int], None] = lambda done: None, draw: int | None = None, precision: str = "auto",
 ) -> tuple[list[str], list[bool]]:  # fmt: skip
     """The most likely answer to each prompt, token by token, at most `longest` tokens (or so many each); and whether it stopped.
     With `draw`, a seed, a random answer instead, each token as likely as the model thinks it is.
 
     Prompts of similar length are answered together, padded on the left, and what they all begin with is computed once; the
-    same answers as one at a time.
+    same answers as one at a time. Where a prompt with its answer is longer than the base can read, less is written, or nothing.
     """
     import torch
 
     texts, stopped = [""] * len(prompts), [False] * len(prompts)
     device, done = next(model.parameters()).device, 0
     limits = [longest] * len(prompts) if isinstance(longest, int) else longest
-    budget = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
+    limits = [min(limit, room(model, made, len(prompt))) for prompt, limit in zip(prompts, limits, strict=True)]
+    able = [place for place, limit in enumerate(limits) if limit > 0]
     stops = _stops(model, made, random=draw is not None)
     model.eval()
-    with torch.inference_mode(), devices.computing(device, "auto"):
+    with torch.inference_mode(), devices.computing(device, precision):
         plain = draw is None and prefix.plain(model, made)
         shared = prefix.Shared.of(model, made, prompts) if plain else prefix.Shared([])
-        for places in sorted_batches(budget, max(_GENERATED, max(budget, default=1))):
+        for places in _together(model, made, prompts, limits, able):
             preemption.check()
             some, most = [prompts[place] for place in places], [limits[place] for place in places]
             if plain:
@@ -96,6 +100,31 @@ def generate(
             done += len(places)
             tell(done)
     return texts, stopped
+
+
+def room(model: Any, made: Renderer, prompt: int) -> int:
+    """How many tokens may be written after a prompt of so many."""
+    most = positions(model)
+    if most is None:
+        return 1 << 30
+    if made.kind == "seq2seq":  # reads and writes apart
+        return most if prompt <= most else 0
+    return max(0, most - prompt)
+
+
+def _together(
+    model: Any, made: Renderer, prompts: Sequence[list[int]], limits: Sequence[int], able: list[int]
+) -> Iterator[list[int]]:
+    """The places of prompts that are answered at a time."""
+    budget = [len(prompts[place]) + limits[place] for place in able]
+    for batch in sorted_batches(budget, max(_GENERATED, max(budget, default=1))):
+        places = [able[number] for number in batch]
+        if not (learns_prompt(model) and made.kind == "causal"):
+            yield places
+            continue
+        # peft puts its virtual tokens before what pads a shorter prompt, which would then stand farther from them.
+        places.sort(key=lambda place: len(prompts[place]))
+        yield from (list(some) for _, some in groupby(places, key=lambda place: len(prompts[place])))
 
 
 def _generated(model: Any, made: Renderer, prompts: Sequence[list[int]], longest: int, draw: int | None) -> list[list[int]]:
@@ -169,12 +198,14 @@ def reply(
     """What a model says of each question, as plain values: the fields of the task without what is to be told.
 
     `{text}` (with `text_pair`) is answered by `label` and `chances`, or by `value`; `{prompt}` or `{messages}` by `answer`;
-    `{prompt, answer}` by `reward`; `{text}` of a language model by `perplexity`.
+    `{prompt, answer}` by `reward`; `{text}` of a language model by `perplexity`. Raises UserError for a question without a token
+    to read, or with more than the base can.
     """
     if goal.name in ("classes", "value"):
         texts = [one["text"] for one in asked]
         seconds = [one["text_pair"] for one in asked] if made.task == "pair_classification" else None
         rows = [Example("", ids, types=types) for ids, types in made.typed(texts, seconds)]
+        _check_read([row.ids for row in rows])
         if goal.name == "value":
             return [{"value": float(said) * goal.spread + goal.centre} for said in outputs(model, goal, rows)[:, 0]]
         found = chances(model, goal, rows)
@@ -184,11 +215,22 @@ def reply(
     if goal.name == "reward":
         prompts = [made.prompt([{"role": "user", "content": one["prompt"]}]) for one in asked]
         rows = [Example("", prompt + made.response(one["answer"])) for prompt, one in zip(prompts, asked, strict=True)]
+        _check_read([row.ids for row in rows], positions(model))
         alone = replace(goal, name="value")  # one sequence per row
         return [{"reward": float(said)} for said in outputs(model, alone, rows)[:, 0]]
     if made.task == "text":
         rows = [Example("", made.passage(one["text"]), 1) for one in asked]
         total, count = losses(model, goal, rows)
+        if not count.all():
+            raise UserError(_NOTHING)
         return [{"perplexity": float(np.exp(a / b))} for a, b in zip(total, count, strict=True)]
     prompts = [made.prompt(one.get("messages") or [{"role": "user", "content": one["prompt"]}]) for one in asked]
-    return [{"answer": text} for text in generate(model, made, prompts, longest)[0]]
+    _check_read(prompts, positions(model))
+    return [{"answer": text} for text in generate(model, made, prompts, longest, precision=goal.settings.precision)[0]]
+
+
+def _check_read(sequences: Sequence[list[int]], most: int | None = None) -> None:
+    if not all(sequences):
+        raise UserError(_NOTHING)
+    if most is not None and (longest := max(map(len, sequences), default=0)) > most:
+        raise UserError(f"a question has {longest:,} tokens, and this model reads at most {most:,}; shorten it")

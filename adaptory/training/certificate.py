@@ -16,7 +16,7 @@ from adaptory.training.work import Work
 
 GOLDEN, CERTIFICATE = "golden.json", "certificate.json"
 _ROWS = 8
-HALF = 0.1  # a base in bf16 has eight binary digits: another kind of device, or fp32, answers so differently
+HALF = 0.1  # a base in bf16 has eight binary digits: another kind of device, or fp32, answers so differently, on average
 _PISSA = 1e-2  # PiSSA's adapter is written as one of the untouched base: equal up to rounding of the whole weight
 
 
@@ -69,14 +69,14 @@ def certify(folder: Path, candidate: Candidate, goal: Any, model: Any) -> None:
 
     golden, half = json.loads((folder / GOLDEN).read_bytes()), network.holds_bf16(candidate.training)
     rows = [Example(**row) for row in golden["rows"]]
-    largest = worst(golden["answers"], golden_answers(goal, model, rows))
-    limit = _PISSA if candidate.training.method == "pissa" else HALF if golden.get("half") or half else 1e-3
-    if not largest <= limit:
+    now, loose = golden_answers(goal, model, rows), half or bool(golden.get("half"))
+    apart, limit = difference(golden["answers"], now, _PISSA if candidate.training.method == "pissa" else 1e-3, half=loose)
+    if not apart <= limit:
         raise StageError(
-            f"the saved adapter, loaded in a fresh process, answers otherwise than the trained one (largest difference "
-            f"{largest:.3g}, limit {limit:g}); it is not evaluated. Remove {folder} and train again"
+            f"the saved adapter, loaded in a fresh process, answers otherwise than the trained one (difference "
+            f"{apart:.3g}, limit {limit:g}); it is not evaluated. Remove {folder} and train again"
         )
-    text = json.dumps({"adapter": candidate.digest, "rows": len(rows), "largest_difference": largest, "limit": limit})
+    text = json.dumps({"adapter": candidate.digest, "rows": len(rows), "difference": apart, "limit": limit})
     (folder / CERTIFICATE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -89,6 +89,15 @@ def rendered_with(folder: Path, base: Path, candidate: Candidate) -> Any:
             f"({made.digest} instead of {candidate.rendering}); answers would be wrong in silence, so it is refused"
         )
     return made
+
+
+def difference(first: list[list[float]], second: list[list[float]], limit: float, *, half: bool) -> tuple[float, float]:
+    """How far two lists of answers are apart and may be: the worst of them; the mean, where one was given by a base in bf16."""
+    if not half:
+        return worst(first, second), limit
+    apart = [worst([one], [other]) for one, other in zip(first, second, strict=True)]
+    every = [abs(a - b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True)]
+    return (sum(every) / len(every) if all(map(math.isfinite, apart)) else math.inf), HALF
 
 
 def worst(first: list[list[float]], second: list[list[float]]) -> float:

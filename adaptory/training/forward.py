@@ -16,7 +16,6 @@ IGNORED = -100
 _BY_ROW = "adaptory-by-row"  # attention within each row of a joined batch
 _CHUNK = 1024  # labels whose logits are computed at a time where the head trains, too
 _READS_THE_FIRST = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # whose blocks are built alike, too
-_OWN_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_scaling_factor")
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,21 @@ def joined(model: Any, rows: Sequence[Example]) -> Batch | None:
         return None
     if len(rows) * max(lengths) <= 1.1 * sum(lengths):
         return None
-    first = 0 if inner.config.model_type in ("bert", "electra") else inner.config.pad_token_id + 1
-    positions = torch.cat([torch.arange(first, first + length) for length in lengths])[None]
+    pad = None if inner.config.model_type in ("bert", "electra") else inner.config.pad_token_id
+    positions = torch.cat([_counted(row.ids, pad) for row in rows])[None]
     types = torch.tensor([[kind for row in rows for kind in row.types or [0] * len(row.ids)]])
     ids = torch.tensor([[token for row in rows for token in row.ids]])
     return Batch(ids, torch.tensor(lengths), None, positions, None, None, types, None)
+
+
+def _counted(ids: list[int], pad: int | None) -> Any:
+    """The positions of a row's tokens: from 0 on or, as in RoBERTa, after that of `pad`, whose likes in a text do not count."""
+    import torch
+
+    if pad is None:
+        return torch.arange(len(ids))
+    there = torch.tensor(ids) != pad
+    return there.cumsum(0) * there + pad
 
 
 def label_losses(model: Any, batch: Batch) -> tuple[Any, Any]:
@@ -268,7 +277,9 @@ def _head(inner: Any) -> Any:
 
 def _has_plain_head(inner: Any) -> bool:
     """Whether logits are simply the head of the last hidden states."""
-    if hasattr(inner, "final_logits_bias") or any(getattr(inner.config, n, None) not in (None, 1, 1.0) for n in _OWN_LOGITS):
+    config = vars(inner.config)
+    odd = [name for name in config if "logit" in name or "lm_head" in name]  # logits_scaling, lm_head_multiplier, ...
+    if hasattr(inner, "final_logits_bias") or any(config[name] not in (None, False, 1) for name in odd):
         return False
     if inner.config.is_encoder_decoder:
         # T5 scales what it hands to a tied head.

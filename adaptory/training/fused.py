@@ -113,7 +113,8 @@ def _forward(layer: Any, step: Any, once: _Once, *, bf16: bool, stays: bool) -> 
         weight, bias = copy or (base.weight, base.bias)  # a sharded base has its weights only now
         flat = once(x, weight.dtype, devices.ROWS if bf16 and x.device.type == "cpu" else 1)
         rows = x.numel() // x.shape[-1]
-        y = step.apply(flat, weight, bias, down.weight, up.weight, scale, rows).view(*x.shape[:-1], -1)
+        y = step.apply(flat, weight, bias, down.weight, up.weight, scale)
+        y = (y if rows == len(y) else y[:rows]).view(*x.shape[:-1], -1)
         # A GPU attends in bf16; a CPU takes longer for that than in fp32.
         return y if stays or torch.is_autocast_enabled(x.device.type) else y.to(down.weight.dtype)
 
@@ -132,22 +133,22 @@ def _step() -> Any:
         """Forward and backward of one layer on rows x width, in the precision of the base's weight."""
 
         @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float, rows: int) -> Any:
+        def forward(ctx: Any, x: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float) -> Any:
             ctx.learned, ctx.scale = down.dtype, scale
             down, up = down.to(weight.dtype), up.to(weight.dtype)
             inner = x @ down.t()
             y = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
             ctx.save_for_backward(x, weight, down, up, inner)
-            return y.addmm_(inner, up.t(), alpha=scale)[:rows]
+            return y.addmm_(inner, up.t(), alpha=scale)
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
             x, weight, down, up, inner = ctx.saved_tensors
-            grad = _filled(grads[0], len(x))
+            grad = grads[0]
             low = (grad @ up).mul_(ctx.scale)
             below = (grad @ weight).addmm_(low, down) if ctx.needs_input_grad[0] else None
             # The other way round, a product with so few rows takes half as long again.
             own = (low.t() @ x).to(ctx.learned), (inner.t() @ grad).mul_(ctx.scale).t().to(ctx.learned)
-            return below, None, None, *own, None, None
+            return below, None, None, *own, None
 
     return Step

@@ -13,7 +13,7 @@ from typing import Any
 from adaptory.errors import BaseModelError, RecipeError
 from adaptory.recipe import Task
 from adaptory.recipe.training import ADAPTERS, Training
-from adaptory.training.network import HEADS, MASKED_HEAD, blocks, heads, lowest_trained_block
+from adaptory.training.network import HEADS, MASKED_HEAD, blocks, heads, linear_layers, lowest_trained_block
 
 _OWN: dict[str, dict[str, Any]] = {
     "lora": {},
@@ -49,8 +49,13 @@ def prepare(model: Any, task: Task, settings: Training, *, head: bool) -> Any:
     if settings.method in ADAPTERS:
         from peft import get_peft_model
 
-        with peft_asks_for_a_deprecated_property():
-            return get_peft_model(model, _configuration(model, task, settings, head=head))
+        configuration = _configuration(model, task, settings, head=head)
+        try:
+            with peft_asks_for_a_deprecated_property():
+                return get_peft_model(model, configuration)
+        except (ValueError, KeyError, RuntimeError) as fault:
+            where = f"method {settings.method!r} cannot be had on a {model.config.model_type}"
+            raise RecipeError(f"{where}: peft says {type(fault).__name__}: {fault}") from None
     if settings.method == "full":
         model.requires_grad_(True)
         return model
@@ -59,7 +64,7 @@ def prepare(model: Any, task: Task, settings: Training, *, head: bool) -> Any:
     numbers = blocks(model)
     for name, weight in model.named_parameters():
         inside = numbers.get(name.rpartition(".")[0])
-        own = head and any(part in HEADS for part in name.split("."))
+        own = (head and _below(name, list(HEADS))) or name.rpartition(".")[0] in model.drawn
         top = lowest is not None and inside is not None and inside >= lowest
         weight.requires_grad_(own or top or any(part in name for part in settings.layers))
     if unused := [part for part in settings.layers if not any(part in name for name, _ in model.named_parameters())]:
@@ -70,10 +75,8 @@ def prepare(model: Any, task: Task, settings: Training, *, head: bool) -> Any:
 
 def target_modules(model: Any, top_layers: int | None) -> list[str]:
     """The names of the linear layers in the top blocks, sorted. Raises BaseModelError if there are none."""
-    import torch
-
-    numbers = blocks(model)
-    linear = [name for name, one in model.named_modules() if name in numbers and isinstance(one, torch.nn.Linear)]
+    numbers, kinds = blocks(model), linear_layers()
+    linear = [name for name, one in model.named_modules() if name in numbers and isinstance(one, kinds)]
     if not linear:
         raise BaseModelError(f"{type(model).__name__} has no linear layers in numbered blocks; LoRA cannot be placed")
     lowest = lowest_trained_block(model, top_layers)
@@ -92,10 +95,10 @@ def _configuration(model: Any, task: Task, settings: Training, *, head: bool) ->
     common: dict[str, Any] = {"task_type": _peft_task(model, head=head)}
     if settings.method == "prompt_tuning":
         return _checked(peft.PromptTuningConfig, common | {"num_virtual_tokens": _PROMPT_TOKENS}, settings)
-    if head:
-        common["modules_to_save"] = heads(model)
-    if task == "text" and hasattr(model, MASKED_HEAD):
-        common["modules_to_save"] = [MASKED_HEAD]  # the base may not have brought it
+    # What the base did not bring is learned, whatever it is called.
+    saved = heads(model) if head else [MASKED_HEAD] if task == "text" and hasattr(model, MASKED_HEAD) else []
+    if saved := saved + [name for name in model.drawn if not _below(name, saved)]:
+        common["modules_to_save"] = saved
     if settings.method == "ia3":
         if settings.top_layers:
             common["target_modules"], common["feedforward_modules"] = _ia3_places(model, settings.top_layers)
@@ -104,7 +107,19 @@ def _configuration(model: Any, task: Task, settings: Training, *, head: bool) ->
         "r": settings.rank, "lora_alpha": settings.alpha, "lora_dropout": settings.dropout,
         "target_modules": target_modules(model, settings.top_layers), **_OWN[settings.method],
     }  # fmt: skip
+    own_keys["fan_in_fan_out"] = not any(_is_linear(model.get_submodule(name)) for name in own_keys["target_modules"])
     return _checked(peft.LoraConfig, common | own_keys, settings)
+
+
+def _is_linear(part: Any) -> bool:
+    """Whether its weight is outputs x inputs; that of GPT-2's layers is the other way round."""
+    import torch
+
+    return isinstance(part, torch.nn.Linear)
+
+
+def _below(name: str, modules: list[str]) -> bool:
+    return any(part in modules for part in name.split("."))
 
 
 def _ia3_places(model: Any, top_layers: int) -> tuple[list[str], list[str]]:

@@ -18,6 +18,7 @@ from adaptory.training.render import kind_of
 
 # encoder.layer.3, model.layers.3, transformer.h.3, encoder.block.3: the number of a block.
 _BLOCK = re.compile(r"(?:^|\.)(?:layers?|block|h)\.(\d+)(?:\.|$)")
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")  # tables of them
 HEADS, MASKED_HEAD = ("pooler", "pre_classifier", "classifier", "classification_head", "score"), "cls"
 
 
@@ -56,7 +57,8 @@ def outputs_of(task: Task, settings: Training, classes: Sequence[str]) -> int | 
 
 
 def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str], seed: int) -> Any:
-    """The base with the head of the task; a new head is drawn from `seed`, so a second call gives the same model.
+    """The base with the head of the task; layers that it did not bring are drawn from `seed`, so a second call gives the same
+    model, and named in `drawn`.
 
     Dropout of the base is off: the work it costs bought nothing (docs/log.md).
     """
@@ -66,6 +68,7 @@ def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str]
     make_room()
     config, half = config_of(base), holds_bf16(settings)
     kind, outputs = kind_of(config), outputs_of(task, settings, classes)
+    _check_text_only(config, kind)
     drops = [name for name in vars(config) if name.endswith(("dropout", "dropout_prob", "dropout_rate", "pdrop"))]
     more: dict[str, Any] = {name: 0.0 for name in drops if isinstance(getattr(config, name), float)}
     if outputs is not None:
@@ -81,16 +84,26 @@ def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str]
         raise BaseModelError(f"task {task!r} needs a base that writes text; {config.model_type} is an encoder")
     torch.manual_seed(seed)
     with _quiet():
-        model = model_class.from_pretrained(
+        model, found = model_class.from_pretrained(
             base, dtype=torch.bfloat16 if half else torch.float32, local_files_only=True, trust_remote_code=False,
-            use_safetensors=True, **_quantised(settings), **more,
+            use_safetensors=True, output_loading_info=True, **_quantised(settings), **more,
         )  # fmt: skip
+    model.drawn = sorted(key.removesuffix(".weight") for key in found["missing_keys"] if key.endswith(".weight"))
     for name, part in model.named_modules() if half else ():
-        if name.rpartition(".")[2] in (*HEADS, MASKED_HEAD) or "norm" in type(part).__name__.lower():
+        if name.rpartition(".")[2] in (*HEADS, MASKED_HEAD) or name in model.drawn or "norm" in type(part).__name__.lower():
             part.float()  # heads train; norms are small, and sums of squares
-    if model.config.pad_token_id is None and hasattr(model.config, "eos_token_id"):
+    if getattr(model.config, "pad_token_id", None) is None and hasattr(model.config, "eos_token_id"):
         model.config.pad_token_id = model.config.eos_token_id
     return model
+
+
+def _check_text_only(config: Any, kind: str) -> None:
+    """Raises BaseModelError for a base that reads pictures or sounds, too: only its language model could be trained here."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as WRITERS
+
+    name = str(WRITERS.get(config.model_type, ""))
+    if kind == "causal" and name and "CausalLM" not in name and "LMHead" not in name:
+        raise BaseModelError(f"the base is a {name}, which is more than a language model; take the text-only one of its family")
 
 
 def blocks(model: Any) -> dict[str, int]:
@@ -119,6 +132,14 @@ def lowest_trained_block(model: Any, top_layers: int | None) -> int:
     return count - (top_layers or count)
 
 
+def linear_layers() -> tuple[Any, ...]:
+    """The kinds of layers that are products with a matrix; GPT-2 has one of its own."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return torch.nn.Linear, Conv1D
+
+
 def heads(model: Any) -> list[str]:
     """The names of the task's own head modules."""
     return [name for name in HEADS if any(part == name or part.endswith("." + name) for part, _ in model.named_modules())]
@@ -133,6 +154,20 @@ def learns_prompt(model: Any) -> bool:
     """Whether virtual tokens stand before the row's own: then only peft's own forward pass is right."""
     found = getattr(model, "active_peft_config", None)
     return found is not None and bool(found.is_prompt_learning)
+
+
+def positions(model: Any) -> int | None:
+    """The most tokens a row may have; None where positions are computed, not looked up."""
+    import torch
+
+    found: list[int] = []
+    for name, part in unwrapped(model).named_modules():
+        if isinstance(part, torch.nn.Embedding) and name.rpartition(".")[2] in _POSITIONS:
+            first = 0 if part.padding_idx is None else part.padding_idx + 1  # where RoBERTa begins to count
+            found.append(part.num_embeddings - getattr(part, "offset", 0) - first)
+    if not found:
+        return None
+    return min(found) - int(model.active_peft_config.num_virtual_tokens if learns_prompt(model) else 0)
 
 
 def _quantised(settings: Training) -> dict[str, Any]:

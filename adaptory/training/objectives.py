@@ -130,10 +130,8 @@ def sequences_of(goal: Objective, rows: Sequence[Example]) -> Sequence[Example]:
 
 def likelihoods(model: Any, batch: forward.Batch) -> Any:
     """Log-likelihood of the learned tokens of each sequence."""
-    import torch
-
     losses, rows = forward.label_losses(model, batch)
-    return -torch.zeros(len(batch.lengths), device=losses.device).index_add(0, rows, losses)
+    return -losses.new_zeros(len(batch.lengths)).index_add(0, rows, losses)
 
 
 def _hidden_count(row: Example, share: float) -> int:

@@ -12,7 +12,7 @@ from adaptory.training import checkpoint, devices, preemption
 from adaptory.training.batches import sorted_batches
 from adaptory.training.fit import LESS, is_memory
 from adaptory.training.forward import finished_for_one_token
-from adaptory.training.network import block_count, blocks, unwrapped
+from adaptory.training.network import block_count, blocks, linear_layers, unwrapped
 from adaptory.training.objectives import losses
 from adaptory.training.schedules import rate
 from adaptory.training.validate import validate
@@ -139,11 +139,9 @@ def flops(work: Work, tokens: int) -> float:
 
 def parameters_below(model: Any) -> tuple[int, int, int]:
     """Weights of linear layers below the lowest trained block, from it on, and of the head of tokens."""
-    import torch
-
-    numbers = blocks(model)
+    numbers, kinds = blocks(model), linear_layers()
     lowest = min((numbers[n] for n, w in _weights(model) if w.requires_grad and n in numbers), default=10**9)
-    sizes = {name: one.weight.numel() for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    sizes = {name: one.weight.numel() for name, one in model.named_modules() if isinstance(one, kinds)}
     inside = {name: size for name, size in sizes.items() if name in numbers and "lora_" not in name}
     lower = sum(size for name, size in inside.items() if numbers[name] < lowest)
     outputs = unwrapped(model).get_output_embeddings()

@@ -105,7 +105,9 @@ def likeliest(
         said = model(input_ids=following[:, None], attention_mask=mask, position_ids=last, past_key_values=memory, use_cache=True)
 
 
-def likelihoods(model: Any, made: Renderer, prompts: Sequence[list[int]], options: Sequence[list[int]]) -> Any:
+def likelihoods(
+    model: Any, made: Renderer, prompts: Sequence[list[int]], options: Sequence[list[int]], precision: str = "auto"
+) -> Any:
     """Log-likelihood of each option as the continuation of each prompt (rows x options), without writing anything."""
     import numpy as np
     import torch
@@ -113,7 +115,7 @@ def likelihoods(model: Any, made: Renderer, prompts: Sequence[list[int]], option
     found = np.zeros((len(prompts), len(options)))
     device = next(model.parameters()).device
     model.eval()
-    with torch.inference_mode(), devices.computing(device, "auto"):
+    with torch.inference_mode(), devices.computing(device, precision):
         shared = Shared.of(model, made, prompts)
         for places in sorted_batches([len(prompt) - len(shared.tokens) for prompt in prompts], _TOKENS):
             ids, mask, more = shared.batch([prompts[place] for place in places], made.pad, device)

@@ -97,7 +97,11 @@ class Renderer:
     def typed(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[tuple[list[int], list[int] | None]]:
         """Token ids of each text (or pair of texts) with the base's special tokens, cut at `max_tokens`; of pairs also
         which text a token is of, if the base wants to know."""
-        found = self.tokenizer(list(texts), list(pairs) if pairs else None, truncation=True, max_length=self.max_tokens)
+        found = self.tokenizer(
+            list(texts), list(pairs) if pairs else None, truncation=True, max_length=self.max_tokens,
+            # An encoder-decoder's head reads where the text ends: none may hold what looks like an end.
+            split_special_tokens=self.kind == "seq2seq",
+        )  # fmt: skip
         types = found["token_type_ids"] if pairs and "token_type_ids" in found else [None] * len(texts)
         return list(zip(found["input_ids"], types, strict=True))
 

@@ -38,6 +38,7 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
     _check_fits(goal, made, settings)
     emit({"event": "stage", "what": "loading the base"})
     model = adapter.make(base, recipe.task, settings, recipe.data.classes)
+    _check_read(model, settings)
     goal = objectives.laid_out(goal, model)
     if run.start:
         _go_on_from(run, model)
@@ -122,6 +123,12 @@ def _check_fits(goal: Any, made: Any, settings: Training) -> None:
         raise RecipeError("training.cache_trunk needs rows that are read the same in every epoch, and one stack of blocks")
     if settings.method == "prompt_tuning" and made.kind == "causal" and goal.name in ("classes", "value", "reward"):
         raise RecipeError("method 'prompt_tuning' cannot train a head on a causal base: peft reads it where rows are padded")
+
+
+def _check_read(model: Any, settings: Training) -> None:
+    most = network.positions(model)
+    if most is not None and settings.max_tokens > most:
+        raise RecipeError(f"training.max_tokens is {settings.max_tokens:,}, but the base reads at most {most:,}; lower it")
 
 
 def _go_on_from(run: Run, model: Any) -> None:

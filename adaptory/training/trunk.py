@@ -94,7 +94,7 @@ class Trunk:
     def attach(self) -> None:
         """From now on the lowest blocks compute nothing: call `show` before each forward pass."""
         for number, block in _blocks(self.model, self.cut):
-            block.forward = self._hand_on if number == self.cut - 1 else _through
+            block.forward = self._hand_on if number == self.cut - 1 else self._hand_down
 
     def detach(self) -> None:
         """The network is as it was."""
@@ -125,9 +125,13 @@ class Trunk:
         states = np.frombuffer(mapped, np.float32, length * width, start * width * 4).reshape(length, width)
         return torch.from_numpy(states.copy())
 
+    def _hand_down(self, hidden: Any, *_: Any, **__: Any) -> Any:
+        # DeBERTa's blocks give their attention, too.
+        return (hidden, None) if unwrapped(self.model).config.model_type.startswith("deberta") else hidden
+
     def _hand_on(self, hidden: Any, *_: Any, **__: Any) -> Any:
         assert self._now.shape == hidden.shape, (self._now.shape, hidden.shape)
-        return self._now
+        return self._hand_down(self._now)
 
     def _compute(self, sequences: Sequence[Example], pad: int) -> Any:
         """The states below the cut, by stopping a plain forward pass there."""
@@ -211,10 +215,6 @@ def key(base: str, rendering: str, cut: int, *, quantised: bool = False, half: b
     facts = {"base": base, "rendering": rendering, "cut": cut, "quantised": quantised, "libraries": libraries}
     facts |= {"half": True} if half else {}
     return fingerprint.of_json({"schema": "trunk/v1", **facts})
-
-
-def _through(hidden: Any, *_: Any, **__: Any) -> Any:
-    return hidden
 
 
 def _blocks(model: Any, cut: int) -> list[tuple[int, Any]]:

@@ -1,8 +1,17 @@
-"""A device that is played: tensors whose numbers a CPU computes, and which refuse to meet those of the CPU, as on a GPU."""
+"""A device that is played: tensors whose numbers a CPU computes, and which refuse to meet those of the CPU, as on a GPU.
 
+    python -m tests.training.played      (trainings on it and beside them on the CPU; prints by how much their losses differ)
+
+torch must know of the device before the first gradient of a process is computed, hence a process of its own.
+"""
+
+import json
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -23,15 +32,21 @@ def device() -> torch.device:
 
 @contextmanager
 def playing() -> Iterator[torch.device]:
-    """Within it, tensors can be made on the device, and moved there."""
+    """Within it, tensors can be made on the device, and moved there; it is where models run."""
+    from adaptory.training import network
+
     usual, there = torch.tensor, device()
 
     def tensor(numbers: Any, *, device: Any = None, **more: Any) -> torch.Tensor:
         made = usual(numbers, **more)  # which makes its tensor where nobody is asked
         return made if device is None else made.to(device)
 
-    pinned = mock.patch.object(torch.Tensor, "pin_memory", lambda self: self)
-    with mock.patch.object(torch, "tensor", tensor), mock.patch.object(torch, "inference_mode", torch.no_grad), pinned, _Asked():
+    with ExitStack() as changed:
+        changed.enter_context(mock.patch.object(torch, "tensor", tensor))
+        changed.enter_context(mock.patch.object(torch, "inference_mode", torch.no_grad))
+        changed.enter_context(mock.patch.object(torch.Tensor, "pin_memory", lambda self: self))
+        changed.enter_context(mock.patch.object(network, "device", return_value=there))
+        changed.enter_context(_Asked())
         yield there
 
 
@@ -84,3 +99,37 @@ def _compute(function: Any, args: Any, named: dict[str, Any]) -> Any:
 
 def _host(one: Any) -> Any:
     return one._host if isinstance(one, _Played) else one
+
+
+def _tried(task: str, kind: str, more: dict[str, Any]) -> dict[str, Any]:
+    """The same training, and answers of what it made, on the CPU and on the device."""
+    from adaptory.training import answers, fused, network, render
+    from tests.training import toys
+
+    def once(folder: Path) -> tuple[list[float], Any, str]:
+        one = toys.work(folder, task, kind, **{"epochs": 1} | more)
+        one.model.to(network.device())
+        losses = toys.trajectory(one)
+        if one.trunk:
+            one.trunk.detach()
+        fused.detach(one.model)
+        made = render.renderer(folder / kind, toys.recipe(task).task, one.goal.settings, network.config_of(folder / kind))
+        asked = [{"text": "the lovely film", "text_pair": "a sad story", "prompt": f"the {'very ' * n}film", "answer": "happy"}
+                 for n in range(3)]
+        told = answers.reply(one.model, made, one.goal, toys.recipe().data.classes[: 2 if "pair" in task else 3], asked, 4)
+        return losses, told, str(one.device)
+
+    with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as there:
+        ours = once(Path(here))
+        with playing():
+            theirs = once(Path(there))
+    return {"cpu": ours, "played": theirs}
+
+
+if __name__ == "__main__":
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    device()
+    for case in json.loads(sys.argv[1]):
+        print(json.dumps(_tried(*case)), flush=True)

@@ -1,14 +1,16 @@
 """The certificate: only a model that answers as the trained one did is evaluated, and only rendered as it was trained."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from adaptory import fingerprint
 from adaptory.errors import StageError
+from adaptory.release import serving
 from adaptory.training import adapter, certificate, fused, network, render
 from tests.training.toys import recipe, trajectory, work
 
@@ -42,7 +44,7 @@ def test_a_model_that_was_loaded_again_is_certified_and_one_with_a_weight_moved_
     candidate: Any = SimpleNamespace(training=trained.made.training, digest="sha256:x")
     certificate.certify(trained.folder, candidate, trained.one.goal, loaded(trained))
     told = json.loads((trained.folder / certificate.CERTIFICATE).read_text())
-    assert told["rows"] == 8 and told["largest_difference"] <= told["limit"]
+    assert told["rows"] == 8 and told["difference"] <= told["limit"]
     (trained.folder / certificate.CERTIFICATE).unlink()
     other = loaded(trained)
     moved = [weight for name, weight in other.named_parameters() if "lora_B" in name or ".3." in name]
@@ -74,6 +76,37 @@ def test_rows_that_would_be_rendered_otherwise_than_in_training_are_refused(trai
     vocabulary.write_text(vocabulary.read_text().replace('"lovely"', '"lovelier"'))
     with pytest.raises(StageError, match="renders rows otherwise than in training"):
         certificate.rendered_with(trained.folder, trained.base, candidate)
+
+
+def test_a_base_that_is_held_in_bf16_in_one_place_and_not_in_the_other_is_judged_by_the_mean() -> None:
+    first, near, far = [[1.0, 2.0], [3.0]], [[1.2, 2.0], [3.0]], [[1.2, 2.1], [3.2]]
+    apart, limit = certificate.difference(first, near, 1e-3, half=False)
+    assert apart == pytest.approx(0.2) and limit == 1e-3
+    apart, limit = certificate.difference(first, near, 1e-3, half=True)
+    assert apart == pytest.approx(0.2 / 3) and apart <= limit
+    apart, limit = certificate.difference(first, far, 1e-3, half=True)
+    assert apart > limit
+    assert not certificate.difference(first, [[1.0, math.nan], [3.0]], 1e-3, half=True)[0] <= limit
+
+
+@pytest.mark.parametrize("released_in_half", [False, True])
+def test_an_example_that_was_answered_in_bf16_may_be_answered_nearly_so(
+    tmp_path: Path, released_in_half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [{"label": "negative", "chances": {"negative": 0.51, "positive": 0.49}}, {"answer": "bonjour"}]
+    example = [{"asked": {"text": str(place)}, "told": answer} for place, answer in enumerate(told)]
+    (tmp_path / "example.json").write_text(json.dumps(example))
+    (tmp_path / certificate.GOLDEN).write_text(json.dumps({"rows": [], "answers": [], "half": released_in_half}))
+    now: list[dict[str, Any]] = [{"label": "positive", "chances": {"negative": 0.48, "positive": 0.52}}, {"answer": "salut"}]
+
+    def loaded(asked: Any) -> Any:
+        return now
+
+    loaded.candidate = SimpleNamespace(training=recipe().training)  # type: ignore[attr-defined]
+    told_wrong = serving.other_answers(cast(Any, loaded), tmp_path)
+    assert len(told_wrong) == (0 if released_in_half else 2)
+    now[0]["chances"] = {"negative": 0.1, "positive": 0.9}
+    assert len(serving.other_answers(cast(Any, loaded), tmp_path)) == (1 if released_in_half else 2)
 
 
 def test_the_second_model_takes_the_room_of_the_first(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What a GPU does, on a CPU: a frozen base held in bf16 and computed with in bf16; what trains stays in fp32."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from adaptory import bases
-from adaptory.training import adapter, curve, devices, fit, network
+from adaptory.training import adapter, answers, curve, devices, fit, network, render
 from adaptory.training.certificate import golden_answers
 from tests.training.toys import base, recipe, work
 
@@ -72,6 +73,15 @@ def test_what_changes_the_base_holds_it_in_fp32(tmp_path: Path, method: str) -> 
     one = recipe("classification", method=method, precision="bf16", **top)
     made = adapter.make(base(tmp_path / "encoder"), one.task, one.training, one.data.classes)
     assert {weight.dtype for weight in made.parameters()} == {torch.float32}
+
+
+def test_answers_are_written_in_the_precision_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = work(tmp_path, "sft", "causal", precision="fp32")
+    made = render.renderer(tmp_path / "causal", "sft", one.goal.settings, network.config_of(tmp_path / "causal"))
+    asked: list[str] = []
+    monkeypatch.setattr(devices, "computing", lambda device, precision: asked.append(precision) or nullcontext())
+    answers.reply(one.model, made, one.goal, (), [{"prompt": "the film"}, {"prompt": "the film was"}], 3)
+    assert asked == ["fp32"]
 
 
 def test_fp32_is_fp32_on_any_device(tmp_path: Path) -> None:
