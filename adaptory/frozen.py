@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 # These patterns are Rust's: $ is the very end. (Python's $ would let a newline pass.)
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -19,8 +19,8 @@ from adaptory.data import lock
 from adaptory.data.dataset import stage_names
 from adaptory.errors import IntegrityError, NotFound, StageError
 from adaptory.evaluation.evaluate import EVIDENCE
-from adaptory.frozen import Frozen, Name
-from adaptory.run import Run
+from adaptory.frozen import Frozen, Name, Sha256
+from adaptory.run import Pin, Run
 from adaptory.search.choice import CHOICE
 from adaptory.search.choose import trials
 from adaptory.storage import ObjectStore
@@ -30,22 +30,21 @@ from adaptory.workspace import Workspace
 Files = dict[str, str]  # place -> digest
 
 
-_Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _Word = Annotated[str, Field(pattern=r"^(--seed|--trial|--rung|[0-9]{1,10})$")]
 
 
 class Order(Frozen):
     """A stage to be done elsewhere. Whoever reaches the server can send one, so its words are few and its files digests."""
 
-    schema_version: Literal["order/v1"] = "order/v1"
+    schema_version: Literal["order/v2"] = "order/v2"
     recipe: Name
     stage: Literal["train", "weigh", "evaluate", "monitor"]
     words: Annotated[tuple[_Word, ...], Field(max_length=4)] = ()
-    key: _Sha256
-    """Of the run: recipe, data, code and libraries."""
+    pin: Pin
+    """The run that it is a stage of."""
     dvc: dict[str, Any]
     """The sections of dvc.lock that name the data."""
-    files: dict[str, _Sha256]
+    files: dict[str, Sha256]
     """Place under `.adaptory/runs/<recipe>/` -> digest."""
     asked_by: Annotated[str, Field(max_length=64)] | None = None
     """The flow run that orchestrates."""
@@ -55,7 +54,7 @@ def pack(now: Run, store: ObjectStore, stage: str, words: tuple[str, ...], asked
     """The order for a stage of this run; what it reads of the run's folders is in the store."""
     files = _send(now, store, words)
     words_of_it = {"stage": stage, "words": words, "files": files, "asked_by": asked_by}
-    return Order.model_validate({"recipe": now.recipe.name, "key": now.key, "dvc": now.dataset.dvc} | words_of_it)
+    return Order.model_validate({"recipe": now.recipe.name, "pin": now.pin, "dvc": now.dataset.dvc} | words_of_it)
 
 
 def unpack(place: Workspace, store: ObjectStore, order: Order) -> Run:
@@ -67,13 +66,13 @@ def unpack(place: Workspace, store: ObjectStore, order: Order) -> Run:
         lock.replace(place.root / "dvc.lock", order.dvc)
         data.pull(place, recipe)
         bring(place, store, order.recipe, order.files)
-    now = run.current(place, order.recipe)
-    if now.key != order.key:
+    try:
+        return run.current(place, order.recipe, order.pin)
+    except StageError:
         raise StageError(
             f"this worker has other code, another recipe {order.recipe!r} or other libraries than the one that asks; "
             "give both the same commit and constraints.txt"
-        )
-    return now
+        ) from None
 
 
 def leave(now: Run, store: ObjectStore, words: Sequence[str], done_by: str) -> None:

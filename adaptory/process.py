@@ -56,14 +56,9 @@ def raise_what_it_said(place: Path) -> None:
     raise kind(message)
 
 
-def check_run(found: "Run") -> None:
-    """Raises StageError in the process of a stage unless this is the run that it was started for."""
-    if os.environ.get(_RUN, found.key) != found.key:
-        name = found.recipe.name
-        raise errors.StageError(
-            f"data, recipe, code or a champion that {name!r} builds on changed while this run was under way, so it ends here; "
-            f"run it again: adaptory retrain {name}"
-        )
+def pinned() -> str | None:
+    """What the parent of this stage's process told of the run that it is of."""
+    return os.environ.get(_RUN)
 
 
 def emit(event: dict[str, Any]) -> None:
@@ -87,13 +82,13 @@ def run_stage(
 ) -> None:  # fmt: skip
     """Runs `adaptory stage <stage> <recipe> <words>` and hands over its events; its processes never outlive this call.
 
-    The stage works on this run or not at all (`check_run`). Raises the stage's own error, StageError with the end of what it
+    The stage works on this run or not at all (`run.current`). Raises the stage's own error, StageError with the end of what it
     printed, or DiedError when a signal ended it. A training that says nothing hangs: it is killed, and told so, after
     ADAPTORY_SILENCE seconds (default 600, for a base that loads; 120 between its steps, where it beats every few seconds). Other
     stages may think for longer.
     """
     workspace, recipe = run.workspace, run.recipe.name
-    environment = workspace.environment() | (slot or {}) | {_RUN: run.key}
+    environment = workspace.environment() | (slot or {}) | {_RUN: run.pin.model_dump_json()}
     command = [sys.executable, "-m", "adaptory.cli", "stage", stage, recipe, *words]
     with timed(workspace, stage, recipe), told_errors(environment) as told, tempfile.TemporaryFile("w+") as complaints:
         ranks = _ranks(environment, processes)

@@ -12,8 +12,9 @@ from pathlib import Path
 from adaptory import fingerprint
 from adaptory.data import Dataset, dataset_version
 from adaptory.errors import NotFound, RecipeError, StageError
+from adaptory.frozen import Frozen, Name, Sha256
 from adaptory.params import load
-from adaptory.recipe import Frozen, Recipe
+from adaptory.recipe import Recipe
 from adaptory.recipe.training import Training, plain
 from adaptory.registry.judged import Judged
 from adaptory.registry.ledger import Record, head
@@ -23,6 +24,17 @@ from adaptory.workspace import Workspace
 
 _CODE = Path(__file__).parent
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
+
+
+class Pin(Frozen):
+    """What a process or a machine that does one stage of a run is told of it."""
+
+    key: Sha256
+    """Of recipe, data, code, libraries and the champions that the run builds on."""
+    start: Sha256 | None = None
+    """The release that training.start meant when the run began."""
+    compared: tuple[tuple[Name, Sha256], ...] = ()
+    """And those of evaluation.compare: others may be promoted meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,10 @@ class Run:
     start: str | None = None  # digest of the release that training.start means now
     chosen: Training | None = None  # what a search, or the arbiter of methods, chose
     compared: tuple[tuple[str, str], ...] = ()  # recipes of evaluation.compare, and the releases they mean now
+
+    @property
+    def pin(self) -> Pin:
+        return Pin(key=self.key, start=self.start, compared=self.compared)
 
     @property
     def settings(self) -> Training:
@@ -157,8 +173,12 @@ def on(workspace: Workspace, recipe: Recipe, dataset: Dataset) -> Run:
         from adaptory.evaluation import cases
 
         cases.read(workspace.root / recipe.evaluation.cases, recipe)  # a fault in them is told before anything is trained
-    made = Run(workspace, recipe, dataset, start, None, tuple(compared))
-    if recipe.chooses and (choice := read_choice(made.search_folder)):
+    return _chosen(Run(workspace, recipe, dataset, start, None, tuple(compared)))
+
+
+def _chosen(made: Run) -> Run:
+    """The run with the settings that were chosen for it, if they were."""
+    if made.recipe.chooses and (choice := read_choice(made.search_folder)):
         return made.trained_with(choice.training)
     return made
 
@@ -177,9 +197,21 @@ def _check_comparable(store: ObjectStore, record: Record, recipe: Recipe) -> Non
         raise RecipeError(f"evaluation.compare: {said}; compare with one that answers the same")
 
 
-def current(workspace: Workspace, recipe: str) -> Run:
-    """The run on the data that lies in the workspace. Raises RecipeError or DataError."""
-    return on(workspace, load(workspace.recipes_file, recipe), dataset_version(workspace, recipe))
+def current(workspace: Workspace, name: str, pin: Pin | None = None) -> Run:
+    """The run on the data that lies in the workspace. Raises RecipeError or DataError.
+
+    With a pin, the run that it names: StageError unless data, recipe, code and libraries are still those.
+    """
+    recipe, dataset = load(workspace.recipes_file, name), dataset_version(workspace, name)
+    if pin is None:
+        return on(workspace, recipe, dataset)
+    made = _chosen(Run(workspace, recipe, dataset, pin.start, None, pin.compared))
+    if made.key != pin.key:
+        raise StageError(
+            f"data, recipe, code or libraries of {name!r} are others than when this run began, so it ends here; "
+            f"run it again: adaptory retrain {name}"
+        )
+    return made
 
 
 def libraries() -> dict[str, str]:

@@ -4,7 +4,7 @@ import os
 
 from adaptory import bases, data, profile, run, workspace
 from adaptory.params import load
-from adaptory.process import check_run, emit, timed
+from adaptory.process import emit, pinned, timed
 from adaptory.storage import open_store
 from adaptory.workspace import Workspace
 
@@ -27,8 +27,8 @@ def _perform_on_run(place: Workspace, stage: str, recipe: str, trial: int | None
     from adaptory.search import choose
     from adaptory.training.candidate import finished, train
 
-    now = run.current(place, recipe)
-    check_run(now)
+    pin = pinned()
+    now = run.current(place, recipe, run.Pin.model_validate_json(pin) if pin else None)
     every = float(os.environ.get("ADAPTORY_CHECKPOINT_SECONDS", "30"))
     if stage == "train" and trial is not None:
         choose.train_trial(now, trial, rung, emit, every)

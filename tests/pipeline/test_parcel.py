@@ -11,7 +11,7 @@ from adaptory import data, fingerprint, params, parcel, workspace
 from adaptory import run as runs
 from adaptory.errors import IntegrityError, ServerError, StageError
 from adaptory.parcel import Order
-from adaptory.run import Run
+from adaptory.run import Pin, Run
 from adaptory.search import choose
 from adaptory.storage import ObjectStore, open_store
 from adaptory.storage.objects import LocalStore
@@ -127,19 +127,20 @@ def test_an_order_on_the_data_of_another_recipe_or_with_other_code_is_refused(
 ) -> None:
     run, (second, _), store = machines
     order = parcel.pack(run, store, "train", ())
-    for change, why in (({"dvc": {"fetch@other": {}}}, "names data of others"), ({"key": f"sha256:{'0' * 64}"}, "other code")):
+    other = Pin(key=f"sha256:{'0' * 64}")
+    for change, why in (({"dvc": {"fetch@other": {}}}, "names data of others"), ({"pin": other}, "other code")):
         with pytest.raises(StageError, match=why):
             parcel.unpack(workspace.find(second), store, order.model_copy(update=change))
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"recipe": "../x"}, {"stage": "rm"}, {"words": ["--seed", "$(id)"]}, {"words": ["1"] * 9}, {"key": "x"}, {"more": 1},
-     {"files": {"x": "y"}}, {"schema_version": "order/v9"}],
+    [{"recipe": "../x"}, {"stage": "rm"}, {"words": ["--seed", "$(id)"]}, {"words": ["1"] * 9}, {"pin": {"key": "x"}},
+     {"more": 1}, {"files": {"x": "y"}}, {"schema_version": "order/v9"}],
     ids=str,
 )  # fmt: skip
 def test_an_order_says_only_what_orders_say(change: dict[str, Any]) -> None:
-    whole = {"recipe": "tiny", "stage": "train", "words": [], "key": f"sha256:{'0' * 64}", "dvc": {}, "files": {}}
+    whole = {"recipe": "tiny", "stage": "train", "words": [], "pin": {"key": f"sha256:{'0' * 64}"}, "dvc": {}, "files": {}}
     assert Order.model_validate(whole)
     with pytest.raises(ValidationError):
         Order.model_validate(whole | change)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from adaptory import workspace
-from adaptory.errors import StageError
+from adaptory import params, workspace
+from adaptory.data import dataset_version
+from adaptory.errors import RecipeError, StageError
 from adaptory.process import run_stage
-from adaptory.run import current
+from adaptory.run import Run, current
 from tests.pipeline.conftest import run
 from tests.support import checkout, rows, write_recipe, write_tsv
 
@@ -121,10 +122,23 @@ def test_data_that_change_while_a_run_is_under_way_end_it_with_a_sentence(folder
     begun = current(workspace.find(folder), "tiny")
     write_tsv(folder / "incoming" / "rows.tsv", rows(420))
     run(folder, "prepare", "tiny")
-    with pytest.raises(StageError, match=r"changed while this run was under way, .* adaptory retrain tiny"):
+    with pytest.raises(StageError, match=r"are others than when this run began, .* adaptory retrain tiny"):
         run_stage(begun, "train", lambda event: None)
     assert not list((folder / ".adaptory").glob("runs/*/candidate-*")), "nothing was trained on other data"
     write_tsv(folder / "incoming" / "rows.tsv", rows(400))
+
+
+def test_champions_that_are_promoted_meanwhile_change_nothing_for_a_run_that_is_under_way(folder: Path) -> None:
+    write_recipe(folder, **{"evaluation.compare": ["other"], "training.start": "third"})
+    run(folder, "prepare", "tiny")
+    place = workspace.find(folder)
+    with pytest.raises(RecipeError, match="'third' has no champion yet"):
+        current(place, "tiny")
+    first, second = (f"sha256:{digit * 64}" for digit in "12")
+    begun = Run(place, params.load(place.recipes_file, "tiny"), dataset_version(place, "tiny"), first, None, (("other", second),))
+    found = current(place, "tiny", begun.pin)
+    assert (found.start, found.compared, found.training_key, found.key) == (first, begun.compared, begun.training_key, begun.key)
+    write_recipe(folder)
 
 
 @pytest.fixture
