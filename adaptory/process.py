@@ -106,14 +106,16 @@ def run_stage(
                 watch.heard(event)
                 if event:
                     on_event(event)
-            code = several[0].wait()
+            several[0].wait()
         finally:
             watch.stop()
+            codes = watch.ended or _codes(several)
             _end(several)
         if watch.hung:
             silent = f"stage {stage} of {recipe!r} said nothing for {watch.limit:g} s"
             raise errors.DiedError(f"{silent} and was killed; run it again, with ADAPTORY_SILENCE if it may be silent for longer")
-        if code != 0:
+        # Of several, who was killed: what the others then say of their connections is no reason.
+        if code := min(codes) or max(codes):
             raise_what_it_said(told)
             complaints.seek(0)
             last = "".join(complaints.readlines()[-5:]).strip()
@@ -172,6 +174,7 @@ class _Watch(threading.Thread):
         self.several, self.limit, self.hung = several, self._limits[0], False
         self._done = threading.Event()
         self._last = time.monotonic()
+        self.ended: list[int] = []  # of all, when they were killed
         self.start()
 
     def heard(self, event: dict[str, Any] | None) -> None:
@@ -187,9 +190,15 @@ class _Watch(threading.Thread):
         while not self._done.wait(0.5):
             self.hung = time.monotonic() - self._last > self.limit
             if self.hung or any(one.poll() for one in self.several):
+                self.ended = _codes(self.several)
                 for one in self.several:
                     one.kill()
                 return
+
+
+def _codes(several: "list[subprocess.Popen[str]]") -> list[int]:
+    """With what each ended; 0 for those that did not."""
+    return [one.poll() or 0 for one in several]
 
 
 def _end(several: "list[subprocess.Popen[str]]") -> None:
