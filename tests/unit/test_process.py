@@ -17,10 +17,10 @@ from adaptory.workspace import find
     ("leader", "other", "fault", "said"),
     [
         ("sleep 0.2; echo connection reset >&2; exit 1", "kill -9 $$", DiedError, "ended with code -9"),
-        ("sleep 30", "kill -9 $$", DiedError, "ended with code -9"),
-        ("sleep 30", "echo no such key >&2; exit 1", StageError, "ended with code 1: no such key"),
-        ("sleep 30", 'printf "RecipeError\\nnot so" > $ADAPTORY_ERROR_FILE; exit 2', RecipeError, "not so"),
-        ("kill -9 $$", "sleep 30", DiedError, "ended with code -9"),
+        ("exec sleep 30", "kill -9 $$", DiedError, "ended with code -9"),
+        ("exec sleep 30", "echo no such key >&2; exit 1", StageError, "ended with code 1: no such key"),
+        ("exec sleep 30", 'printf "RecipeError\\nnot so" > $ADAPTORY_ERROR_FILE; exit 2', RecipeError, "not so"),
+        ("kill -9 $$", "exec sleep 30", DiedError, "ended with code -9"),
     ],
 )
 def test_who_died_first_is_told_and_not_what_the_others_say_of_it(
