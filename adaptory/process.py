@@ -91,12 +91,11 @@ def run_stage(
     environment = workspace.environment() | (slot or {}) | {_RUN: run.pin.model_dump_json()}
     command = [sys.executable, "-m", "adaptory.cli", "stage", stage, recipe, *words]
     with timed(workspace, stage, recipe), told_errors(environment) as told, tempfile.TemporaryFile("w+") as complaints:
-        ranks = _ranks(environment, processes)
         # The first process leads: it alone tells events; the others tell only what goes wrong.
         outputs = [subprocess.PIPE] + [subprocess.DEVNULL] * (processes - 1)
         several = [
             subprocess.Popen(command, cwd=workspace.root, env=rank, stdout=out, stderr=complaints, text=True)
-            for rank, out in zip(ranks, outputs, strict=True)
+            for rank, out in zip(ranks(environment, processes), outputs, strict=True)
         ]
         watch = _Watch(several, environment.get("ADAPTORY_SILENCE") if stage in ("train", "choose") else "inf")
         try:
@@ -153,7 +152,7 @@ def slots() -> list[dict[str, str]]:
     return [share] * several
 
 
-def _ranks(environment: dict[str, str], processes: int) -> list[dict[str, str]]:
+def ranks(environment: dict[str, str], processes: int) -> list[dict[str, str]]:
     """The environment of each of several processes that train together, as torchrun would set it."""
     if processes == 1:
         return [environment]

@@ -38,7 +38,7 @@ def command(name: str, *, accept_drift: bool = False) -> int:
 
 @contextmanager
 def alone(place: Workspace, name: str) -> Iterator[None]:
-    """Nobody else retrains this recipe in this checkout, or changes its data. Raises BusyError while somebody does."""
+    """No other command retrains this recipe in this checkout, or changes its data. Raises BusyError while one does."""
     from filelock import FileLock, Timeout
 
     place.home.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def alone(place: Workspace, name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise BusyError(f"another retrain of {name!r} is under way here; wait for it to end") from None
+        raise BusyError(f"another retrain or prepare of {name!r} is under way here; wait for it to end") from None
     try:
         yield
     finally:

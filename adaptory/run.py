@@ -6,6 +6,7 @@ whose key was judged already has nothing to do.
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -219,7 +220,8 @@ def libraries() -> dict[str, str]:
     return {name: version(name) for name in _LIBRARIES}
 
 
+@cache
 def code_digest(package: str) -> str:
-    """The digest of one package's source: results may change when it does."""
+    """The digest of one package's source: results may change when it does. Of this process's, that is, whatever comes later."""
     folder = _CODE / package
     return fingerprint.of_files(folder, [n for n in fingerprint.files_below(folder) if n.endswith(".py")])

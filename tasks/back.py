@@ -16,8 +16,11 @@ def go_back(recipe: str, to: int | None, reason: str, who: str) -> Outcome:
     place = workspace.find()
     store = open_store(place.store)
     made = promotion.rollback(store, recipe, to, by=who, reason=reason, flow_run=runtime.flow_run.id)
-    mirror(recipe)
     said = f"v{made.version} is champion again: {made.reason}"
+    try:
+        mirror(recipe)
+    except Exception as fault:  # the record stands, and a failed flow would be tried again
+        said += f"; MLflow was not told ({fault}), so run the flow reconcile later"
     return Outcome(recipe=recipe, outcome="ROLLED_BACK", reason=said, version=made.version, folder="")
 
 

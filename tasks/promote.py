@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from prefect import runtime, task
 from prefect.artifacts import create_link_artifact
 
+from adaptory.errors import ReleaseError
 from adaptory.evaluation import read as read_evidence
 from adaptory.gate import Evidence, Verdict, settles
 from adaptory.registry import (
@@ -19,6 +20,7 @@ from adaptory.registry import (
     tracking,
     write_judged,
 )
+from adaptory.registry.promotion import check_not_retired
 from adaptory.registry.promotion import promote as promote_in_ledger
 from adaptory.run import Outcome, Run
 from adaptory.storage import open_store
@@ -37,7 +39,7 @@ def settled(run: Run) -> Outcome | None:
         return Outcome.nothing_new(run, judged)
     if found := approval.found(run, store):
         return _asked(run, *found)
-    record = next((record for record in history(store, run.recipe.name) if record.key == run.key), None)
+    record = next((one for one in history(store, run.recipe.name) if one.key == run.key and one.kind == "promote"), None)
     if record is None:
         return None
     approval.restore(run, store, record)
@@ -48,6 +50,10 @@ def settled(run: Run) -> Outcome | None:
 def promote(run: Run, candidate: Candidate, evidence: Evidence, verdict: Verdict) -> Outcome:
     """Returns how the run ended. Only a PASS changes the champion; a crash anywhere here is mended by running again."""
     store = open_store(run.workspace.store)
+    try:
+        check_not_retired(history(store, run.recipe.name), candidate.digest)
+    except ReleaseError as barred:
+        verdict = verdict.model_copy(update={"outcome": "FAIL", "reason": str(barred)})
     if verdict.outcome == "PASS" and run.recipe.gate.approval == "required":
         proposal = proposals.propose(run, store, candidate, evidence, verdict, flow_run=runtime.flow_run.id)
         return _asked(run, proposal, proposals.decision(store, proposal))

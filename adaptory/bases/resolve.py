@@ -3,6 +3,7 @@
 import fnmatch
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from adaptory import fingerprint, storage
@@ -10,7 +11,7 @@ from adaptory.bases.gguf import unpack
 from adaptory.bases.locks import pin
 from adaptory.errors import BaseModelError
 from adaptory.recipe import Recipe
-from adaptory.storage.objects import s3_client
+from adaptory.storage import transfer
 from adaptory.workspace import Workspace
 
 # Nothing that can carry code: a pickle (.bin, .pt) or a script is left behind.
@@ -24,7 +25,8 @@ ALLOWED = (
 def fetch(reference: str, destination: Path, root: Path, cache: Path) -> str:
     """Brings the base's files to `destination` (which must not exist) and returns their digest.
 
-    Raises BaseModelError when the reference cannot be had or is no transformers model in safetensors.
+    Raises BaseModelError when the reference cannot be had or is no transformers model in safetensors; of a bucket DataError, or
+    ServerError where another try may help.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
@@ -66,6 +68,8 @@ def digest_of(folder: Path) -> str:
 def cached(reference: str, digest: str, root: Path, cache: Path) -> Path:
     """The folder of the base with this digest, from the cache or fetched. Raises BaseModelError for another."""
     folder = cache / "bases" / fingerprint.hex_of(digest)
+    if folder.is_dir() and digest_of(folder) != digest:  # a disk, or a crash: it is fetched again
+        shutil.rmtree(folder)
     if not folder.is_dir():
         with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
             fresh = Path(scratch) / "base"
@@ -75,7 +79,8 @@ def cached(reference: str, digest: str, root: Path, cache: Path) -> Path:
                     f"base {reference!r} now has digest {found}, but {digest} was pinned; "
                     "an adapter on another base gives wrong answers in silence, so it is refused"
                 )
-            fresh.replace(folder)
+            with suppress(OSError):  # another process was as fast
+                fresh.replace(folder)
     return folder
 
 
@@ -104,15 +109,9 @@ def _bring(reference: str, scratch: Path, root: Path, cache: Path) -> Path:
 
 
 def _from_s3(place: storage.S3, scratch: Path) -> None:
-    from boto3.s3.transfer import S3Transfer
-
-    client = s3_client()
-    prefix = place.prefix + "/"
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=prefix):
-        for item in page.get("Contents", ()):
-            name = item["Key"].removeprefix(prefix)
-            if name and "/" not in name:
-                S3Transfer(client).download_file(place.bucket, item["Key"], str(scratch / name))
+    for name, state in transfer.listing(place).items():
+        if "/" not in name:
+            transfer.download(place, state, scratch / name)
 
 
 def _from_hub(place: storage.Hub, scratch: Path) -> None:

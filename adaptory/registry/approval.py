@@ -7,7 +7,7 @@ from pathlib import Path
 from adaptory.gate import Verdict
 from adaptory.registry import projection, tracking
 from adaptory.registry.judged import Judged, write_judged
-from adaptory.registry.ledger import Record, head
+from adaptory.registry.ledger import Record, head, history
 from adaptory.registry.proposals import Decision, Proposal, promote_approved, proposals
 from adaptory.release import fetch_release
 from adaptory.run import Outcome, Run
@@ -44,10 +44,12 @@ def carry_out(place: Workspace, store: ObjectStore, proposal: Proposal, said: De
 
 def found(run: Run, store: ObjectStore) -> tuple[Proposal, Decision | None] | None:
     """The proposal that exactly these inputs led to, with what was said of it; None when there is none that still counts."""
-    champion = head(store, run.recipe.name)
-    now = champion.candidate if champion else None
+    records = history(store, run.recipe.name)
+    now = records[-1].candidate if records else None
     for one, said in reversed(proposals(store, run.recipe.name)):
-        if one.draft.key == run.key and (said is not None or one.champion == now):
+        # Approved too late is no answer: it must be compared with the champion of now.
+        done = said and (said.word == "reject" or any(record.release == one.draft.release for record in records))
+        if one.draft.key == run.key and (done or one.champion == now):
             return one, said
     return None
 

@@ -6,6 +6,7 @@ from adaptory import params, prefect_api, reach, run, workspace
 from adaptory.errors import BusyError, DataError, ReleaseError, ServerError
 from adaptory.gate import Verdict
 from adaptory.registry import approval, projection, promotion, proposals
+from adaptory.registry.judged import Judged, write_judged
 from adaptory.registry.ledger import Record
 from adaptory.storage import ObjectStore, open_store
 from adaptory.workspace import Workspace
@@ -29,6 +30,10 @@ def override(name: str, reason: str, expires: str) -> str:
     made = promotion.override(now, store, finished(now), evidence, verdict, by=getpass.getuser(), reason=reason, expires=expires)
     if made is None:
         raise BusyError("the champion changed after the comparison; retrain, and look at the new verdict")
+    write_judged(store, Judged(
+        model=name, key=now.key, outcome=verdict.outcome, reason=f"overridden by {made.approved_by}: {reason}",
+        candidate=made.candidate, champion_version=made.version, evidence=evidence.digest, time=made.time,
+    ))  # fmt: skip
     return _told(place, made, f"by override of {verdict.outcome}, until {expires}")
 
 
@@ -82,6 +87,6 @@ def _told(place: Workspace, made: Record, how: str) -> str:
     try:
         reach.check_tracking(place)
         projection.project(place, open_store(place.store), made.model)
-    except ServerError as fault:
+    except Exception as fault:  # whatever MLflow says: the record stands
         return f"{said}; MLflow was not told: {fault}. Later: adaptory reconcile {made.model}"
     return said

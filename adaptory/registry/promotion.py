@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adaptory import fingerprint
-from adaptory.errors import BusyError, IntegrityError, ReleaseError
+from adaptory.errors import BusyError, IntegrityError, ReleaseError, ServerError
 from adaptory.gate import Evidence, Verdict
 from adaptory.profile import history as history_of_data
 from adaptory.registry import signing
@@ -42,6 +42,7 @@ def promote(
     history_of_data.keep(store, model, run.dataset, run.workspace.data(model) / "profile")
     release = store_release(store, model, build_release(run, candidate, evidence, verdict))
     records = history(store, model)
+    check_not_retired(records, candidate.digest)
     record = drafted(run, records, candidate, evidence, verdict, release, flow_run=flow_run, approved_by=approved_by)
     if (records[-1].candidate if records else None) != evidence.champion:
         return None
@@ -55,6 +56,14 @@ def check_passed(candidate: Candidate, evidence: Evidence, verdict: Verdict) -> 
             f"verdict {verdict.outcome} on {verdict.candidate} with evidence {verdict.evidence} does not allow "
             f"the promotion of {candidate.digest} with evidence {evidence.digest}; run the gate again"
         )
+
+
+def check_not_retired(records: list[Record], candidate: str) -> None:
+    """Returns unless a person barred this candidate. Raises ReleaseError."""
+    version = next((record.version for record in records if record.candidate == candidate), None)
+    if version in retired(records):
+        why = next(record.reason for record in records if record.about == version)
+        raise ReleaseError(f"this candidate is v{version}, which was retired: {why}; it is never promoted again")
 
 
 def override(
@@ -80,6 +89,7 @@ def override(
     history_of_data.keep(store, model, run.dataset, run.workspace.data(model) / "profile")
     release = store_release(store, model, build_release(run, candidate, evidence, verdict))
     records = history(store, model)
+    check_not_retired(records, candidate.digest)
     if (records[-1].candidate if records else None) != evidence.champion:
         return None
     record = drafted(run, records, candidate, evidence, verdict, release, flow_run=None, approved_by=by)
@@ -90,7 +100,8 @@ def override(
 def rollback(
     store: ObjectStore, model: str, to: int | None, *, by: str, reason: str, flow_run: str | None = None
 ) -> Record:
-    """Makes an earlier champion (the one before, if none is named) champion again, and returns the record of it.
+    """Makes an earlier champion champion again, and returns the record of it. If none is named, the one before the present one
+    first became champion: going back twice never returns to what was left. A flow that is tried again finds its own record.
 
     Raises ReleaseError for a version that never was champion, was retired, or whose release is no longer whole; BusyError when
     another record came first.
@@ -99,8 +110,11 @@ def rollback(
     if not records:
         raise ReleaseError(f"{model!r} never had a champion; there is nothing to go back to")
     now, barred = records[-1], retired(records)
+    if flow_run and now.kind == "rollback" and now.flow_run == flow_run:
+        return now
     known = {record.version: record for record in records if record.kind != "retire"}
-    earlier = [record for record in records if record.candidate != now.candidate and record.version not in barred]
+    before = records[: next(place for place, record in enumerate(records) if record.candidate == now.candidate)]
+    earlier = [record for record in before if record.version not in barred]
     target = known.get(to) if to is not None else (earlier[-1] if earlier else None)
     there = ", ".join(f"v{version}" for version in sorted(known) if version not in barred)
     if target is None or target.version in barred:
@@ -112,7 +126,10 @@ def rollback(
         raise ReleaseError(f"v{target.version} is champion of {model!r} already")
     check_stored(store, target)
     back = _next(records, target, kind="rollback", by=by, reason=reason or f"back from v{now.version}")
-    made = _append(store, back.model_copy(update={"flow_run": flow_run}))
+    try:
+        made = _append(store, back.model_copy(update={"flow_run": flow_run}))
+    except ServerError as fault:
+        raise ServerError(f"{fault}. The record may stand: look at adaptory history {model} before you go back again") from None
     if made is None:
         raise BusyError(f"another record of {model!r} came first; look at adaptory history {model}, and go back again if need be")
     return made

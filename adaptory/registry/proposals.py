@@ -48,6 +48,7 @@ def propose(
     """Stores the release of a candidate with a PASS, and that it waits. Proposing it again changes nothing."""
     promotion.check_passed(candidate, evidence, verdict)
     model = run.recipe.name
+    promotion.check_not_retired(history(store, model), candidate.digest)
     history_of_data.keep(store, model, run.dataset, run.workspace.data(model) / "profile")
     release = store_release(store, model, build_release(run, candidate, evidence, verdict))
     draft = promotion.drafted(run, history(store, model), candidate, evidence, verdict, release, flow_run=flow_run)
@@ -116,6 +117,7 @@ def promote_approved(store: ObjectStore, proposal: Proposal, said: Decision) -> 
         return done
     if (records[-1].candidate if records else None) != proposal.champion:
         return None
+    promotion.check_not_retired(records, draft.candidate)
     check_stored(store, draft)
     reason = f"{draft.reason}; approved{f': {said.reason}' if said.reason else ''}"
     return promotion.append_drafted(store, records, draft, by=said.by, reason=reason)

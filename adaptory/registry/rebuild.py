@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 
 from adaptory import fingerprint
 from adaptory.errors import IntegrityError, ReleaseError, StageError
+from adaptory.process import ranks
 from adaptory.profile import history as data_history
 from adaptory.registry.ledger import Record
 from adaptory.release.pull import fetch_release, resolve
@@ -85,12 +87,10 @@ def _train(checkout: Path, record: Record, card: dict[str, Any], environment: di
         "now = run.current(workspace.find(), sys.argv[1])\n"
         "print(train(replace(now, start=sys.argv[2] or None), lambda event: None).digest)\n"
     )
-    script = checkout.with_name("again.py")
-    script.write_text(code, encoding="utf-8")
-    processes = card.get("processes", 1)
-    together = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    done = _run([sys.executable, *together, str(script), record.model, card["start"] or ""], checkout, environment)
-    digest = done.strip().splitlines()[-1]
+    command = [sys.executable, "-c", code, record.model, card["start"] or ""]
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda one: _run(command, checkout, one), ranks(environment, card.get("processes", 1))))
+    digest = done[0].strip().splitlines()[-1]
     fingerprint.hex_of(digest)
     return digest
 

@@ -9,6 +9,7 @@ openssl ec -in private.pem -pubout -out public.pem
 
 import base64
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def sign(data: bytes) -> str | None:
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    key: Any = load_pem_private_key(_pem(SIGNING), password=None)
+    key: Any = _loaded(SIGNING, lambda pem: load_pem_private_key(pem, password=None))
     return base64.b64encode(key.sign(data, ECDSA(hashes.SHA256()))).decode()
 
 
@@ -40,16 +41,19 @@ def check(data: bytes, signature: str | None, where: str) -> None:
 
     if signature is None:
         raise IntegrityError(f"{where} is not signed, and {TRUSTED} asks for a signature; refused")
-    key: Any = load_pem_public_key(_pem(TRUSTED))
+    key: Any = _loaded(TRUSTED, load_pem_public_key)
     try:
         key.verify(base64.b64decode(signature), data, ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError):
         raise IntegrityError(f"{where} is not signed by the key that {TRUSTED} names; refused") from None
 
 
-def _pem(variable: str) -> bytes:
-    path = Path(os.environ[variable])
+def _loaded(variable: str, load: Callable[[bytes], Any]) -> Any:
+    """The key that the variable names. Raises UserError for a file that holds none of this kind."""
+    path, kind = Path(os.environ[variable]), "private" if variable == SIGNING else "public"
     try:
-        return path.read_bytes()
+        return load(path.read_bytes())
     except OSError as fault:
         raise UserError(f"{variable}={path}: {fault.strerror}; name a PEM file with a key on P-256") from None
+    except (TypeError, ValueError) as fault:
+        raise UserError(f"{variable}={path} holds no {kind} key without a password ({fault}); name a PEM file with one") from None

@@ -54,15 +54,17 @@ def download(store: ObjectStore, record: Record, folder: Path) -> int:
 
 def _activate(fresh: Path, folder: Path, listed: Manifest) -> None:
     """Puts the verified release in its place. Another pull may have put it there meanwhile, and somebody may be reading it."""
-    if folder.exists():
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, IntegrityError):
+    with tempfile.TemporaryDirectory(prefix=".old-", dir=folder.parent) as old:
+        if folder.exists():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, IntegrityError):
+                manifest.verify(folder, listed)
+                return
+            with contextlib.suppress(FileNotFoundError):  # in one step: `current` may lead to it, and a removal takes its time
+                folder.rename(Path(old) / "damaged")
+        try:
+            fresh.replace(folder)
+        except OSError:  # not empty: it came just now
             manifest.verify(folder, listed)
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        fresh.replace(folder)
-    except OSError:  # not empty: it came just now
-        manifest.verify(folder, listed)
 
 
 @contextlib.contextmanager

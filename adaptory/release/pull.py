@@ -5,13 +5,14 @@ DIR/current      a link to the one that is served; it is replaced in one step
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,16 +73,20 @@ def pull(store: ObjectStore, name: str, target: Path, *, strict: bool = False, k
         _check_passed(store, record)
     folder = target / fingerprint.hex_of(record.release)
     moved = 0
-    if not _is_whole(folder, record.release, strict=strict):
-        target.mkdir(parents=True, exist_ok=True)
-        moved = download(store, record, folder)
-    _check_signature(store, record.model, folder, strict=strict)
-    if strict:
-        _check_verdict(folder, record)
-    before = _switch(target / "current", folder.name)
-    if before is not None:
-        _forget_all_but(target, {folder.name, before, *([fingerprint.hex_of(keep)] if keep else [])})
-    return Pulled(record.model, record.version, record.release, target / "current", moved)
+    while True:
+        if not _is_whole(folder, record.release, strict=strict):
+            target.mkdir(parents=True, exist_ok=True)
+            moved += download(store, record, folder)
+        _check_signature(store, record.model, folder, strict=strict)
+        if strict:
+            _check_verdict(folder, record)
+        with _one_at_a_time(target):
+            if not (folder / MANIFEST).is_file():  # another pull, of a later champion, forgot it meanwhile
+                continue
+            before = _switch(target / "current", folder.name)
+            if before is not None:
+                _forget_all_but(target, {folder.name, before, *([fingerprint.hex_of(keep)] if keep else [])})
+            return Pulled(record.model, record.version, record.release, target / "current", moved)
 
 
 def watch(
@@ -182,6 +187,17 @@ def _stamp(folder: Path) -> str:
     """Names, sizes and times of the files: nobody changes a byte without changing one of them, but on purpose."""
     found = [(path.name, path.lstat()) for path in sorted(folder.iterdir())]
     return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}" for name, stat in found)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(target: Path) -> Iterator[None]:
+    """Of several pulls into a folder one switches and forgets."""
+    handle = os.open(target, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _switch(link: Path, name: str) -> str | None:

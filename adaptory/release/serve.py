@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptory import fingerprint, whole
-from adaptory.errors import ReleaseError, ServerError, UserError
+from adaptory.errors import ReleaseError, UserError
 from adaptory.release import serving
 from adaptory.release.prepacked import prepack
 from adaptory.release.pull import check_pulled, pull
@@ -63,7 +63,9 @@ class Following:
 
     def look(self) -> None:
         """Takes over what is champion now, if it is another one and answers its example."""
-        done = pull(self.store, self.name, self.folder, keep=self.current.digest if self.current else None)
+        served = self._served_last()
+        keep = self.current.digest if self.current else served[1] if served else None
+        done = pull(self.store, self.name, self.folder, keep=keep)
         if self.current and done.digest == self.current.digest:
             return
         self._take(done.version, done.digest, done.folder)
@@ -100,15 +102,22 @@ class Following:
         """
         try:
             self.look()
-        except (ServerError, ReleaseError, OSError) as fault:
-            last = self.folder / _LAST
-            if not last.is_file():
+        except (UserError, OSError) as fault:  # whatever is wrong with the store or with what it holds
+            if (served := self._served_last()) is None:
                 raise
-            version, digest = last.read_text(encoding="utf-8").split()
+            version, digest = served
             folder = self.folder / fingerprint.hex_of(digest)
             check_pulled(folder, digest)
-            self._take(int(version), digest, folder)
+            self._take(version, digest, folder)
             self.note(fault)
+
+    def _served_last(self) -> tuple[int, str] | None:
+        """Version and digest of what was served here before."""
+        last = self.folder / _LAST
+        if not last.is_file():
+            return None
+        version, digest = last.read_text(encoding="utf-8").split()
+        return int(version), digest
 
     def note(self, fault: Exception) -> None:
         """Keeps the kind of trouble for /health, which anyone may read, and tells the rest to whoever runs the service."""

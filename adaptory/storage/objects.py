@@ -64,7 +64,7 @@ class LocalStore:
     """Objects as files below a folder; O_EXCL links make `create` have one winner."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+        self.root = root.resolve()  # a linked folder is where it leads: keys are told below it
         self.url = str(self.root)
 
     def get(self, key: str) -> bytes:

@@ -13,7 +13,7 @@ from adaptory.storage.references import S3
 
 _ATTEMPTS = 6
 BACKOFF = 0.5  # seconds; doubled with every attempt
-_MD5 = re.compile(r"[0-9a-f]{32}")  # an ETag of one part, unencrypted; others say nothing of the bytes
+_MD5 = re.compile(r"[0-9a-f]{32}")  # an ETag of one part; of what a key of the user's encrypts it says nothing of the bytes
 _LISTED = re.compile(r"etag:(\S*) size:(\d+) key:(.+)", re.DOTALL)
 
 
@@ -68,7 +68,8 @@ class _Late(Exception):  # noqa: N818
 
 
 def _copy(bucket: str, key: str, etag: str, part: Path, end: float) -> None:
-    body = s3_client(attempts=1).get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')["Body"]
+    answer = s3_client(attempts=1).get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
+    body = answer["Body"]
     digest = hashlib.md5(usedforsecurity=False)
     with part.open("wb") as file:
         for piece in body.iter_chunks(PIECE):
@@ -76,7 +77,8 @@ def _copy(bucket: str, key: str, etag: str, part: Path, end: float) -> None:
             digest.update(piece)
             if time.monotonic() > end:
                 raise _Late
-    if _MD5.fullmatch(etag) and digest.hexdigest() != etag:
+    keyed = answer.get("ServerSideEncryption", "").startswith("aws:kms") or answer.get("SSECustomerAlgorithm")
+    if _MD5.fullmatch(etag) and not keyed and digest.hexdigest() != etag:
         raise OSError(f"its bytes have md5 {digest.hexdigest()}, the store says {etag}")
 
 

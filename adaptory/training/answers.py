@@ -16,6 +16,7 @@ from adaptory.training.render import Example, Renderer
 
 _TOKENS = {"cpu": 1024}  # computed at once; what stays near a processor is computed faster there
 _MANY = 8192  # elsewhere
+_ANY = 1 << 30  # tokens, where positions are computed
 _NOTHING = "a question holds no text that this model could read; say something"
 _GENERATED = 8192  # tokens of prompts and answers held at once while writing
 
@@ -78,14 +79,17 @@ def generate(
 
     texts, stopped = [""] * len(prompts), [False] * len(prompts)
     device, done = next(model.parameters()).device, 0
-    limits = [longest] * len(prompts) if isinstance(longest, int) else longest
-    limits = [min(limit, room(model, made, len(prompt))) for prompt, limit in zip(prompts, limits, strict=True)]
+    limits = [longest] * len(prompts) if isinstance(longest, int) else list(longest)
+    reads, writes = positions(model) or _ANY, positions(model, written=True) or _ANY
+    for place, prompt in enumerate(prompts):
+        rest = (writes if len(prompt) <= reads else 0) if made.kind == "seq2seq" else reads - len(prompt)
+        limits[place] = min(limits[place], rest)
     able = [place for place, limit in enumerate(limits) if limit > 0]
     stops = _stops(model, made, random=draw is not None)
     model.eval()
     with torch.inference_mode(), devices.computing(device, precision):
         plain = draw is None and prefix.plain(model, made)
-        shared = prefix.Shared.of(model, made, prompts) if plain else prefix.Shared([])
+        shared = prefix.Shared.of(model, made, [prompts[place] for place in able]) if plain else prefix.Shared([])
         for places in _together(model, made, prompts, limits, able):
             preemption.check()
             some, most = [prompts[place] for place in places], [limits[place] for place in places]
@@ -100,16 +104,6 @@ def generate(
             done += len(places)
             tell(done)
     return texts, stopped
-
-
-def room(model: Any, made: Renderer, prompt: int) -> int:
-    """How many tokens may be written after a prompt of so many."""
-    most = positions(model)
-    if most is None:
-        return 1 << 30
-    if made.kind == "seq2seq":  # reads and writes apart
-        return most if prompt <= most else 0
-    return max(0, most - prompt)
 
 
 def _together(

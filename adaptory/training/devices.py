@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of a container, by version
+_NO_MEMORY = ("not enough memory", "can't allocate memory")  # torch's words for the host's, by platform
 ROWS = 16  # tokens of a product are a multiple: oneDNN makes kernels of its own for every number of them, and GPUs like it, too
 
 
@@ -168,6 +169,13 @@ def peak_memory(device: Any) -> float:
 
         return float(torch.cuda.max_memory_allocated(device)) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def is_memory(fault: Exception) -> bool:
+    """Whether this is memory that ran out, of a GPU or of the host."""
+    import torch
+
+    return isinstance(fault, torch.OutOfMemoryError) or any(words in str(fault) for words in _NO_MEMORY)
 
 
 def capacity(device: Any) -> float:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from adaptory.errors import Preempted, TrainingError
+from adaptory.errors import Preempted, StageError, TrainingError
 from adaptory.training import devices, preemption
 from adaptory.training.objectives import losses
 from adaptory.training.schedules import rate
@@ -13,7 +13,6 @@ from adaptory.training.validate import SCORES, validate
 from adaptory.training.work import State, Work, begin, save
 
 LESS = "lower training.micro_tokens, max_tokens or top_layers"  # where memory does not suffice
-_NO_MEMORY = ("not enough memory", "can't allocate memory")  # torch's words for the host's, by platform
 
 
 def fit(work: Work, until: int | None = None) -> State:
@@ -108,7 +107,7 @@ def _gradient(work: Work, state: State, window: Sequence[int], *, due: bool) -> 
         try:
             total += _backward(work, state, rows, weight, counts=turn < own)
         except (torch.OutOfMemoryError, RuntimeError) as fault:
-            if not is_memory(fault):
+            if not devices.is_memory(fault):
                 raise
             if devices.sharded():  # the others wait for this one's parts, and end with it
                 raise
@@ -156,16 +155,11 @@ def _memory_told(work: Work) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as fault:
-        if not is_memory(fault):
+        if not devices.is_memory(fault):
             raise
-        raise TrainingError(f"out of memory, of {devices.capacity(work.device):.3g} GB; {LESS}") from fault
-
-
-def is_memory(fault: Exception) -> bool:
-    """Whether this is memory that ran out, of a GPU or of the host."""
-    import torch
-
-    return isinstance(fault, torch.OutOfMemoryError) or any(words in str(fault) for words in _NO_MEMORY)
+        told = f"out of memory, of {devices.capacity(work.device):.3g} GB; {LESS}"
+        # Of several processes it is the fault of this one: all end with it, and none takes it for the result of a trial.
+        raise (TrainingError if devices.world() == 1 else StageError)(told) from fault
 
 
 def _halve(work: Work, state: State, window: Sequence[int]) -> None:

@@ -277,9 +277,8 @@ def _head(inner: Any) -> Any:
 
 def _has_plain_head(inner: Any) -> bool:
     """Whether logits are simply the head of the last hidden states."""
-    config = vars(inner.config)
-    odd = [name for name in config if "logit" in name or "lm_head" in name]  # logits_scaling, lm_head_multiplier, ...
-    if hasattr(inner, "final_logits_bias") or any(config[name] not in (None, False, 1) for name in odd):
+    odd = [name for name in dir(inner.config) if "logit" in name or "lm_head" in name]  # logits_scaling, lm_head_multiplier, ...
+    if hasattr(inner, "final_logits_bias") or any(getattr(inner.config, name) not in (None, False, 1) for name in odd):
         return False
     if inner.config.is_encoder_decoder:
         # T5 scales what it hands to a tied head.

@@ -13,6 +13,7 @@ from typing import Any
 from adaptory.errors import BaseModelError, RecipeError
 from adaptory.recipe import Task
 from adaptory.recipe.training import ADAPTERS, Training
+from adaptory.training.devices import is_memory
 from adaptory.training.network import HEADS, MASKED_HEAD, blocks, heads, linear_layers, lowest_trained_block
 
 _OWN: dict[str, dict[str, Any]] = {
@@ -54,6 +55,8 @@ def prepare(model: Any, task: Task, settings: Training, *, head: bool) -> Any:
             with peft_asks_for_a_deprecated_property():
                 return get_peft_model(model, configuration)
         except (ValueError, KeyError, RuntimeError) as fault:
+            if is_memory(fault):
+                raise
             where = f"method {settings.method!r} cannot be had on a {model.config.model_type}"
             raise RecipeError(f"{where}: peft says {type(fault).__name__}: {fault}") from None
     if settings.method == "full":

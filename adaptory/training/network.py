@@ -156,13 +156,15 @@ def learns_prompt(model: Any) -> bool:
     return found is not None and bool(found.is_prompt_learning)
 
 
-def positions(model: Any) -> int | None:
-    """The most tokens a row may have; None where positions are computed, not looked up."""
+def positions(model: Any, *, written: bool = False) -> int | None:
+    """The most tokens a row may have; None where positions are computed, not looked up. Written: those of an encoder-decoder's
+    answer, for which it may have another table."""
     import torch
 
     found: list[int] = []
     for name, part in unwrapped(model).named_modules():
-        if isinstance(part, torch.nn.Embedding) and name.rpartition(".")[2] in _POSITIONS:
+        *above, last = name.split(".")
+        if isinstance(part, torch.nn.Embedding) and last in _POSITIONS and ("decoder" in above) <= written:
             first = 0 if part.padding_idx is None else part.padding_idx + 1  # where RoBERTa begins to count
             found.append(part.num_embeddings - getattr(part, "offset", 0) - first)
     if not found:

@@ -6,11 +6,11 @@ The longest batch is tried first, so memory fails at once or never. A few batche
 import time
 from typing import Any
 
-from adaptory.errors import PlanError
+from adaptory.errors import PlanError, StageError
 from adaptory.frozen import Frozen
 from adaptory.training import checkpoint, devices, preemption
 from adaptory.training.batches import sorted_batches
-from adaptory.training.fit import LESS, is_memory
+from adaptory.training.fit import LESS
 from adaptory.training.forward import finished_for_one_token
 from adaptory.training.network import block_count, blocks, linear_layers, unwrapped
 from adaptory.training.objectives import losses
@@ -92,10 +92,10 @@ def _fits(work: Work, rows: list[int]) -> bool:
     try:
         _compute(work, rows)
     except (torch.OutOfMemoryError, RuntimeError) as fault:
-        if not is_memory(fault):
+        if not devices.is_memory(fault):
             raise
         if devices.sharded():  # the others wait for this one's parts, and end with it
-            raise PlanError(f"a batch of {_computed(work, rows):,} tokens does not fit into memory; {LESS}") from None
+            raise StageError(f"a batch of {_computed(work, rows):,} tokens does not fit into memory; {LESS}") from None
         return False
     finally:
         for weight in work.model.parameters():

@@ -97,13 +97,17 @@ class Renderer:
     def typed(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[tuple[list[int], list[int] | None]]:
         """Token ids of each text (or pair of texts) with the base's special tokens, cut at `max_tokens`; of pairs also
         which text a token is of, if the base wants to know."""
-        found = self.tokenizer(
-            list(texts), list(pairs) if pairs else None, truncation=True, max_length=self.max_tokens,
-            # An encoder-decoder's head reads where the text ends: none may hold what looks like an end.
-            split_special_tokens=self.kind == "seq2seq",
-        )  # fmt: skip
+        found = self._read(texts, pairs, truncation=True, max_length=self.max_tokens)
         types = found["token_type_ids"] if pairs and "token_type_ids" in found else [None] * len(texts)
         return list(zip(found["input_ids"], types, strict=True))
+
+    def whole(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:
+        """How many tokens each of these is, uncut."""
+        return [len(ids) for ids in self._read(texts, pairs)["input_ids"]]
+
+    def _read(self, texts: Sequence[str], pairs: Sequence[str] | None, **how: Any) -> Any:
+        # An encoder-decoder's head reads where the text ends: none may hold what looks like an end.
+        return self.tokenizer(list(texts), list(pairs) if pairs else None, split_special_tokens=self.kind == "seq2seq", **how)
 
     def passage(self, text: str) -> list[int]:
         """Token ids of a running text, cut at `max_tokens`."""
@@ -204,8 +208,8 @@ def _heads(made: Renderer, recipe: Recipe, table: Any) -> Iterator[Example]:
     read = made.typed(texts, pairs)
     full = [place for place, (ids, _) in enumerate(read) if len(ids) == made.max_tokens]  # only of these something may be cut
     seconds = [pairs[n] for n in full] if pairs else None
-    whole = made.tokenizer([texts[n] for n in full], seconds, truncation=False)["input_ids"] if full else []
-    cut = {place: len(uncut) - made.max_tokens for place, uncut in zip(full, whole, strict=True)}
+    whole = made.whole([texts[n] for n in full], seconds) if full else []
+    cut = {place: uncut - made.max_tokens for place, uncut in zip(full, whole, strict=True)}
     for place, (row, target, (ids, types)) in enumerate(zip(table["row"], targets, read, strict=True)):
         yield Example(row, ids, target=float(target), types=types, cut=cut.get(place, 0))
 

@@ -131,6 +131,8 @@ def test_an_override_is_a_typed_record_that_strict_pulls_refuse(copy: Path, tmp_
     assert "tiny v3 is champion by override of FAIL, until " in told
     record = champion(copy)
     assert (record.kind, record.outcome, record.reason) == ("override", "FAIL", "v2 insults people") and record.expires
+    again = run(copy, "retrain", "tiny", PREFECT_API_URL=prefect_api).stdout
+    assert "nothing new since v3" in again, "the next schedule does not tell the old verdict of the new champion"
     assert "--strict takes only what a gate let pass" in run(copy, "pull", "tiny", str(tmp_path / "m"), "--strict", code=2).stderr
     run(copy, "pull", "tiny", str(tmp_path / "m"))
     assert "v3 is champion by override of FAIL until" in run(copy, "history", "tiny").stdout

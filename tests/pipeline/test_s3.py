@@ -95,9 +95,12 @@ def test_a_base_is_brought_from_a_prefix_and_pinned_by_its_digest(s3: str, tmp_p
     assert not (tmp_path / "fetched" / "pytorch_model.bin").exists()
     bases.cached(reference, digest, tmp_path, tmp_path / "cache")
     s3_client().put_object(Bucket=s3, Key="models/tiny/config.json", Body=b"{}")
-    bases.cached(reference, digest, tmp_path, tmp_path / "cache")  # what is cached needs no second look
+    kept = bases.cached(reference, digest, tmp_path, tmp_path / "cache")
     with pytest.raises(BaseModelError, match="was pinned"):
         bases.cached(reference, digest, tmp_path, tmp_path / "another-cache")
+    (kept / "config.json").write_text("{")  # a disk, a crash
+    s3_client().put_object(Bucket=s3, Key="models/tiny/config.json", Body=(base / "config.json").read_bytes())
+    assert bases.digest_of(bases.cached(reference, digest, tmp_path, tmp_path / "cache")) == digest
 
 
 def test_the_line_promotes_into_a_bucket_and_another_machine_pulls_from_it(s3: str, tmp_path: Path, prefect_api: str) -> None:

@@ -112,7 +112,7 @@ def test_a_second_retrain_at_the_same_time_is_sent_away(folder: Path) -> None:
     write_recipe(folder)
     with FileLock(folder / ".adaptory" / "retrain-tiny.lock"):
         for command in ("retrain", "prepare"):  # which would change the data that the other works on
-            assert "another retrain of 'tiny' is under way" in told(folder, command, "tiny")
+            assert "another retrain or prepare of 'tiny' is under way" in told(folder, command, "tiny")
 
 
 def test_data_that_change_while_a_run_is_under_way_end_it_with_a_sentence(folder: Path) -> None:

@@ -139,11 +139,39 @@ def test_a_prompt_beyond_a_bases_positions_is_not_answered_and_a_question_is_ref
     one = recipe("sft", method="full", top_layers=None)
     made = render.renderer(base, "sft", one.training, network.config_of(base))
     model = adapter.make(base, "sft", one.training, ()).eval()
+    assert answers.generate(model, made, [[5] * 70, [5] * 71], 12) == (["", ""], [False, False]), "nor what all begin with"
     texts, stopped = answers.generate(model, made, [[5] * 20, [5] * 60, [5] * 64, [5] * 80], 12)
     assert texts[2:] == ["", ""] and not any(stopped[2:]) and len(texts[1].split()) <= 4
     goal: Any = work(tmp_path / "other", "sft", "causal").goal
     with pytest.raises(UserError, match=r"a question has \d+ tokens, and this model reads at most 64"):
         answers.reply(model, made, goal, (), [{"prompt": "the " * 80}], 5)
+
+
+def test_an_encoder_decoder_may_read_more_than_it_can_write(tmp_path: Path) -> None:
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "d_model": 32}
+    more = {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "attention_window": 8, "decoder_start_token_id": 0}
+    base = writer(tmp_path, "led", max_encoder_position_embeddings=256, max_decoder_position_embeddings=64, **sizes, **more)
+    one = recipe("sft", method="full", top_layers=None, max_tokens=200)
+    made = render.renderer(base, "sft", one.training, network.config_of(base))
+    model = adapter.make(base, "sft", one.training, ()).eval()
+    assert (network.positions(model), network.positions(model, written=True)) == (256, 64)
+    setup._check_read(model, one.training)
+    texts, _ = answers.generate(model, made, [[5] * 150, [5] * 300], 4)
+    assert texts[0] and not texts[1]
+
+
+def test_memory_that_runs_out_while_an_adapter_is_made_is_no_fault_of_the_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import peft
+
+    def starved(*words: Any, **more: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(peft, "get_peft_model", starved)
+    with pytest.raises(RuntimeError, match="can't allocate memory") as found:
+        work(tmp_path, "sft", "causal")
+    assert not isinstance(found.value, RecipeError)
 
 
 def test_a_base_that_also_reads_pictures_is_refused(tmp_path: Path) -> None:
@@ -152,12 +180,19 @@ def test_a_base_that_also_reads_pictures_is_refused(tmp_path: Path) -> None:
         network.load_base(tmp_path, "sft", recipe("sft").training, (), 0)
 
 
-def test_logits_that_a_network_scales_in_its_own_way_are_computed_its_way(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
-    more = {"vocab_size": 50, "lm_head_multiplier": 3.0, "num_key_value_heads": 2, "initializer_range": 0.3}
-    mamba = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8}
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        ("falcon_h1", {"lm_head_multiplier": 3.0, "head_dim": 8, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8}),
+        ("minicpm3", {"dim_model_base": 8, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+                      "v_head_dim": 8}),
+    ],
+)  # fmt: skip
+def test_logits_that_a_network_scales_in_its_own_way_are_computed_its_way(kind: str, own: dict[str, Any]) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    more = {"vocab_size": 50, "num_key_value_heads": 4, "initializer_range": 0.3}
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("falcon_h1", **sizes, **more, **mamba)).eval()
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **more, **own)).eval()
     rows = [Example("a", [7, 8, 9, 10, 11, 12], 2)]
     batch = forward.collate(rows, 0)
     with torch.no_grad():

@@ -78,6 +78,22 @@ def test_rows_that_would_be_rendered_otherwise_than_in_training_are_refused(trai
         certificate.rendered_with(trained.folder, trained.base, candidate)
 
 
+@pytest.mark.parametrize(("then", "now", "certified"), [(False, False, False), (True, True, False), (True, False, True)])
+def test_the_mean_is_asked_only_where_one_of_two_held_the_base_in_bf16(
+    tmp_path: Path, then: bool, now: bool, certified: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"rows": [{"row": str(n), "ids": [1]} for n in range(8)], "answers": [[1.0]] * 8, "half": then}
+    (tmp_path / certificate.GOLDEN).write_text(json.dumps(told))
+    monkeypatch.setattr(network, "holds_bf16", lambda settings: now)
+    monkeypatch.setattr(certificate, "golden_answers", lambda *words: [[1.3], *[[1.0]] * 7])
+    candidate: Any = SimpleNamespace(training=recipe().training, digest="sha256:x")
+    if certified:
+        certificate.certify(tmp_path, candidate, None, None)
+        return
+    with pytest.raises(StageError, match="answers otherwise"):
+        certificate.certify(tmp_path, candidate, None, None)
+
+
 def test_a_base_that_is_held_in_bf16_in_one_place_and_not_in_the_other_is_judged_by_the_mean() -> None:
     first, near, far = [[1.0, 2.0], [3.0]], [[1.2, 2.0], [3.0]], [[1.2, 2.1], [3.2]]
     apart, limit = certificate.difference(first, near, 1e-3, half=False)

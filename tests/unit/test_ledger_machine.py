@@ -94,7 +94,8 @@ class Machine(RuleBasedStateMachine):
     def go_back(self) -> None:
         before = history(self.store, "tiny")
         barred = retired(before)
-        open_ways = [r for r in before if r.candidate != before[-1].candidate and r.version not in barred]
+        first = next(place for place, record in enumerate(before) if record.candidate == before[-1].candidate)
+        open_ways = [record for record in before[:first] if record.version not in barred]
         if not open_ways:
             with pytest.raises(ReleaseError, match="no other champion stands before it"):
                 rollback(self.store, "tiny", None, by="me", reason="")

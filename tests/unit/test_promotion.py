@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from adaptory.errors import IntegrityError
+from adaptory.errors import IntegrityError, ReleaseError, ServerError
 from adaptory.gate import Verdict, judge
-from adaptory.registry import append, head
-from adaptory.registry.promotion import promote
+from adaptory.registry import append, head, history, proposals
+from adaptory.registry.promotion import override, promote, retire, rollback
 from adaptory.storage import ObjectStore, open_store
+from tests.promotions import FaultyStore, Judged, promoted
 from tests.unit.test_gate import CANDIDATE, FLOOR, OLD, around, evidence, gate
 from tests.unit.test_ledger import record
 
@@ -71,3 +72,47 @@ def test_promoting_the_champion_again_writes_no_second_record(store: ObjectStore
     assert append(store, first)
     assert attempt(store, passed()) == first
     assert head(store, "tiny") == first
+
+
+def test_going_back_twice_never_returns_to_what_was_left(store: ObjectStore, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        promoted(store, tmp_path, number)
+    found = [rollback(store, "tiny", None, by="Ada", reason="worse").version for _ in range(2)]
+    assert found == [2, 1]
+    with pytest.raises(ReleaseError, match="no other champion stands before it"):
+        rollback(store, "tiny", None, by="Ada", reason="worse")
+    assert rollback(store, "tiny", 3, by="Ada", reason="it was right").version == 3
+
+
+def test_a_flow_that_is_tried_again_goes_back_once(store: ObjectStore, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        promoted(store, tmp_path, number)
+    first, second = (rollback(store, "tiny", None, by="Ada", reason="worse", flow_run="run-1") for _ in range(2))
+    assert first == second and len(history(store, "tiny")) == 4
+
+
+def test_a_reply_that_is_lost_on_the_way_back_is_told_as_one_that_may_stand(store: ObjectStore, tmp_path: Path) -> None:
+    for number in (1, 2):
+        promoted(store, tmp_path, number)
+    faulty: Any = FaultyStore(store, 1, "lost")
+    with pytest.raises(ServerError, match="The record may stand: look at adaptory history tiny before you go back again"):
+        rollback(faulty, "tiny", None, by="Ada", reason="worse")
+
+
+def test_a_candidate_that_was_retired_is_never_promoted_again(store: ObjectStore, tmp_path: Path) -> None:
+    promoted(store, tmp_path, 1)
+    bad = promoted(store, tmp_path, 2)
+    rollback(store, "tiny", None, by="Ada", reason="it insults people")
+    one = Judged(tmp_path, 2, head(store, "tiny"))
+    assert one.candidate.digest == bad.candidate
+    retire(store, "tiny", bad.version, by="Ada", reason="it insults people")
+    again = Judged(tmp_path, 2, head(store, "tiny"))
+    facts: Any = (again.run, store, again.candidate, again.evidence, again.verdict)
+    for attempt in (
+        lambda: promote(*facts),
+        lambda: proposals.propose(*facts),
+        lambda: override(*facts, by="Ada", reason="x", expires="2027-01-01"),
+    ):
+        with pytest.raises(ReleaseError, match="this candidate is v2, which was retired: it insults people"):
+            attempt()
+    assert [one.version for one in history(store, "tiny")][-1] == 1

@@ -2,12 +2,13 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from adaptory.errors import IntegrityError, ReleaseError, ServerError
-from adaptory.registry import head, history, promotion, proposals
+from adaptory.registry import approval, head, history, promotion, proposals
 from adaptory.registry.projection import wanted
 from adaptory.registry.promotion import retire
 from adaptory.storage import ObjectStore, open_store
@@ -77,6 +78,8 @@ def test_an_approval_that_comes_too_late_is_stale(store: ObjectStore, tmp_path: 
     assert proposals.waiting(store, "tiny") is None
     assert proposals.promote_approved(store, one, proposals.decide(store, one, "approve", by="Ada")) is None
     assert len(history(store, "tiny")) == 2
+    run: Any = SimpleNamespace(recipe=SimpleNamespace(name="tiny"), key=one.draft.key)
+    assert approval.found(run, store) is None, "the next run compares with the champion of now"
 
 
 def test_another_record_of_the_same_champion_does_not_make_it_stale(store: ObjectStore, tmp_path: Path) -> None:

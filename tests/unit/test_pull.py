@@ -1,13 +1,16 @@
 """S11: a puller activates only promoted bytes, all or none, and never goes from serving to nothing. S12, F20, F27, F43, F44."""
 
+import contextlib
 import json
 import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,6 +232,48 @@ def test_of_two_pulls_at_once_neither_disturbs_the_other(store: ObjectStore, tmp
         assert {one.version for one in found} == {1}
         assert said(model) == "one"
         assert {path.name for path in model.iterdir() if not path.name.endswith(".verified")} == {"current", model_digest(store)}
+
+
+def test_a_slow_pull_never_leads_to_a_release_that_a_faster_one_forgot(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    promote(store, tmp_path, "one")
+    release.pull(store, "tiny", model)
+    promote(store, tmp_path, "two")
+    place = sys.modules["adaptory.release.pull"]  # the package has a function of this name
+    check = place._check_signature
+
+    def overtaken(*words: Any, **how: Any) -> None:
+        monkeypatch.setattr(place, "_check_signature", check)
+        for text in ("three", "four"):  # of which each forgets what is two before it
+            promote(store, tmp_path, text)
+            release.pull(store, "tiny", model)
+
+    monkeypatch.setattr(place, "_check_signature", overtaken)
+    assert release.pull(store, "tiny", model).bytes_moved > 0
+    assert (model / "current" / "manifest.json").is_file()
+
+
+def test_a_damaged_release_that_is_served_is_replaced_before_it_is_removed(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(store, tmp_path, "one")
+    release.pull(store, "tiny", tmp_path / "model")
+    folder = (tmp_path / "model" / "current").resolve()
+    (folder / "stranger").write_text("x")
+
+    class KilledError(Exception):
+        pass
+
+    def killed(*words: Any, **how: Any) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "cleanup", lambda self: None)
+    with contextlib.suppress(KilledError):
+        release.pull(store, "tiny", tmp_path / "model")
+    assert said(tmp_path / "model") == "one"
 
 
 def test_the_release_before_stays_and_older_ones_go(store: ObjectStore, tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 import asyncio
 import gc
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-from adaptory.errors import DataError
+import pytest
+
+from adaptory.errors import DataError, IntegrityError
 from adaptory.release import serve
 
 
@@ -54,3 +57,25 @@ def test_a_refused_question_is_not_held_until_garbage_is_looked_for() -> None:
         assert not [one for one in gc.get_objects() if isinstance(one, OddError)]
     finally:
         gc.enable()
+
+
+def test_a_service_that_starts_while_the_store_holds_something_wrong_answers_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, kept = [], []
+    (tmp_path / "last").write_text(f"3 sha256:{'3' * 64}")
+
+    def pull(store: Any, name: str, folder: Path, *, keep: str | None) -> None:
+        kept.append(keep)
+        raise IntegrityError("a byte is not as promised")
+
+    monkeypatch.setattr(serve, "pull", pull)
+    monkeypatch.setattr(serve, "check_pulled", lambda folder, digest: None)
+    following = serve.Following(cast(Any, None), "tiny", tmp_path, tmp_path, tmp_path, 1.0)
+    monkeypatch.setattr(following, "_take", lambda version, digest, folder: taken.append((version, folder.name)))
+    following.begin()
+    assert taken == [(3, "3" * 64)] and following.trouble == "IntegrityError"
+    assert kept == [f"sha256:{'3' * 64}"], "what was served last is not forgotten for a new one that may not answer"
+    (tmp_path / "last").unlink()
+    with pytest.raises(IntegrityError):
+        following.begin()

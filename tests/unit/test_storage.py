@@ -4,12 +4,14 @@ import io
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from adaptory import storage
-from adaptory.errors import DataError, RecipeError, UserError
-from adaptory.storage import ObjectStore
+from adaptory.errors import DataError, RecipeError, ServerError, UserError
+from adaptory.storage import S3, ObjectStore, open_store, transfer
 from tests.store_contract import StoreContract
 
 
@@ -26,6 +28,34 @@ class TestFolder(StoreContract):
         store.create("a/b", b"1")
         store.put("a/c", b"2")
         assert sorted(path.name for path in Path(store.url).rglob("*") if path.is_file()) == ["b", "c"]
+
+
+def test_a_store_behind_a_link_is_a_store(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    store = open_store(str(tmp_path / "link" / "store"))
+    store.put("ledger/tiny/000001.json", b"{}")
+    assert store.keys("ledger/") == ["ledger/tiny/000001.json"]
+
+
+def test_an_etag_of_an_object_under_a_key_of_the_users_is_no_md5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer: dict[str, Any] = {}
+
+    class Bucket:
+        def get_object(self, **words: Any) -> dict[str, Any]:
+            return {"Body": SimpleNamespace(iter_chunks=lambda size: iter([b"rows"])), **answer}
+
+    monkeypatch.setattr(transfer, "s3_client", lambda **how: Bucket())
+    monkeypatch.setattr(transfer, "BACKOFF", 0)
+    place, state = S3("bucket", "rows.tsv"), f"etag:{'0' * 32} size:4 key:rows.tsv"
+    with pytest.raises(ServerError, match="the store says 0000"):
+        transfer.download(place, state, tmp_path / "rows.tsv")
+    for encrypted in ({"ServerSideEncryption": "aws:kms"}, {"SSECustomerAlgorithm": "AES256"}):
+        answer.update(encrypted)
+        transfer.download(place, state, tmp_path / "rows.tsv")
+        assert (tmp_path / "rows.tsv").read_bytes() == b"rows"
+        (tmp_path / "rows.tsv").unlink()
+        answer.clear()
 
 
 def test_an_address_that_is_no_store_is_refused() -> None:
