@@ -227,11 +227,12 @@ def _limits(place: Workspace) -> Iterator[tuple[str, str]]:
 
 
 def _takes(run: dict[str, Any], limit: str) -> bool:
-    """Whether a run may hold a slot of this limit: a stage that of the GPUs, a retrain that of its model, any run another."""
+    """Whether a run may hold a slot of this limit: a stage that of the GPUs, a retrain or a monitor that of its model (started
+    from a shell it has no tags), any run another."""
     if limit == "gpu":
         return "stage" in run["tags"]
     if limit.startswith("promote-"):
-        return bool(run["parameters"].get("recipe") == limit.removeprefix("promote-") and "retrain" in run["tags"])
+        return bool(run["parameters"].get("recipe") == limit.removeprefix("promote-"))
     return True
 
 

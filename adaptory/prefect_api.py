@@ -5,9 +5,11 @@ import json
 import os
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 from adaptory.errors import ServerError
+from adaptory.reach import named, reason
 from adaptory.workspace import Workspace
 
 _PATIENCE = 10.0  # seconds
@@ -38,7 +40,8 @@ def _ask(place: Workspace, path: str, body: bytes | None) -> Any:
         with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
             said = answer.read()
     except urllib.error.HTTPError as fault:
-        raise ServerError(f"Prefect at {url} refuses: {fault.code} {fault.read()[:200].decode(errors='replace')}") from None
-    except OSError as fault:
-        raise ServerError(f"no Prefect server answers at {url} ({getattr(fault, 'reason', fault)})") from None
+        told = fault.read()[:200].decode(errors="replace")
+        raise ServerError(f"Prefect at {named(url)} refuses: {fault.code} {told}") from None
+    except (OSError, HTTPException) as fault:
+        raise ServerError(f"no Prefect server answers at {named(url)} ({reason(fault)})") from None
     return json.loads(said) if said else None

@@ -3,6 +3,7 @@
 import re
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 
 from adaptory.errors import ServerError
 from adaptory.workspace import Workspace
@@ -27,9 +28,16 @@ def _ask(name: str, variable: str, url: str, health: str) -> None:
         urllib.request.urlopen(health, timeout=_PATIENCE)
     except urllib.error.HTTPError:
         pass  # it answers; whether it lets us in is seen at the first real call
-    except OSError as fault:
-        place = re.sub(r"//[^/@]*@", "//", url)  # without a password
-        reason = getattr(fault, "reason", fault)
-        raise ServerError(
-            f"no {name} server answers at {place} ({reason}); start it, correct {variable}, or unset it to use the embedded one"
-        ) from None
+    except (OSError, HTTPException) as fault:
+        told = f"no {name} server answers at {named(url)} ({reason(fault)})"
+        raise ServerError(f"{told}; start it, correct {variable}, or unset it to use the embedded one") from None
+
+
+def named(url: str) -> str:
+    """The address without a password."""
+    return re.sub(r"//[^/@]*@", "//", url)
+
+
+def reason(fault: Exception) -> str:
+    """Why an address did not answer. Of one that cannot be read nothing is repeated: a password may stand in it."""
+    return "it is no address that can be asked" if isinstance(fault, HTTPException) else str(getattr(fault, "reason", fault))

@@ -19,11 +19,12 @@ from tasks.events import announce
 from tasks.fine_tune import fine_tune, repeat
 from tasks.foresee import foresee
 from tasks.late import superseded
+from tasks.left import close
 from tasks.prepare import keep, prepare
 from tasks.promote import promote, settled
 
 
-@flow(flow_run_name="retrain-{recipe}")
+@flow(flow_run_name="retrain-{recipe}", on_failure=[close], on_crashed=[close], on_cancellation=[close])
 def retrain(recipe: RecipeName = "sentiment", accept_drift: bool = False) -> Outcome:
     """Retrains one recipe and promotes the candidate only if the gate lets it pass.
 

@@ -26,16 +26,19 @@ def automations() -> None:
     from prefect.events.schemas.automations import EventTrigger, Posture
 
     runs: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.flow-run.*"}
+    ours: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.tag.adaptory", "prefect.resource.role": "tag"}
     from_event = {"__prefect_kind": "jinja", "template": "{{ event.resource.name }}"}
     ended = {f"prefect.flow-run.{word}" for word in ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused")}
-    moved_on = "Running Scheduled Late AwaitingRetry Retrying AwaitingConcurrencySlot Resuming Cancelling heartbeat"
+    # A pod may wait for a GPU for hours, and Kubernetes tells of one that never will run.
+    moved_on = "Running Scheduled Late AwaitingRetry Retrying AwaitingConcurrencySlot Resuming Cancelling heartbeat Submitting"
+    moved_on += " InfrastructurePending"
     begun = {f"prefect.flow-run.{word}" for word in moved_on.split()}
     wanted = [
         Automation(
             name="adaptory: a run that its worker claimed and never began is declared crashed",
             trigger=EventTrigger(
-                after={"prefect.flow-run.Pending"}, expect=begun | ended, match=runs, for_each={"prefect.resource.id"},
-                posture=Posture.Proactive, threshold=1, within=_STARTING,
+                after={"prefect.flow-run.Pending"}, expect=begun | ended, match=runs, match_related=ours,
+                for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=_STARTING,
             ),
             actions=[ChangeFlowRunState(
                 state=StateType.CRASHED, message=f"not begun within {_STARTING.seconds} s: the worker that claimed it died"
@@ -45,7 +48,7 @@ def automations() -> None:
             name="adaptory: a run whose machine died is declared crashed",
             trigger=EventTrigger(
                 after={"prefect.flow-run.heartbeat"}, expect={"prefect.flow-run.heartbeat", *ended}, match=runs,
-                for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=_SILENCE,
+                match_related=ours, for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=_SILENCE,
             ),
             actions=[ChangeFlowRunState(
                 state=StateType.CRASHED, message=f"no heartbeat for {_SILENCE.seconds} s: its machine or its worker died"
@@ -87,8 +90,7 @@ def automations() -> None:
             Automation(
                 name="adaptory: people are told of failures",
                 trigger=EventTrigger(
-                    expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}, match=runs,
-                    match_related={"prefect.resource.id": "prefect.tag.adaptory", "prefect.resource.role": "tag"},
+                    expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}, match=runs, match_related=ours,
                     for_each={"prefect.resource.id"}, posture=Posture.Reactive, threshold=1,
                 ),
                 actions=[SendNotification(

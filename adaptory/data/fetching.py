@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptory import fingerprint, storage, whole
-from adaptory.data import champions
+from adaptory.data import champions, lock
 from adaptory.data.shards import side_by_side, whole_folder
 from adaptory.errors import DataError, IntegrityError
 from adaptory.recipe import Recipe, Source
@@ -28,7 +28,7 @@ State = dict[str, dict[str, str]]  # source -> file -> what its bytes were: a di
 def fetch(workspace: Workspace, recipe: Recipe) -> None:
     """Brings the bytes of every source. Raises DataError when a source has no files, IntegrityError for wrong bytes."""
     raw = workspace.data(recipe.name) / "raw"
-    before = _fetched(raw)
+    before, then = _fetched(raw), _fetched_from(workspace, recipe)
     seen = _Seen(workspace)
     with whole_folder(raw) as out:
         state = state_of(workspace, recipe, seen)
@@ -40,7 +40,8 @@ def fetch(workspace: Workspace, recipe: Recipe) -> None:
                 if not target.resolve().is_relative_to((out / name).resolve()):
                     raise DataError(f"source {name!r}: the name {file!r} leaves its folder; it is refused")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                if before.get(name, {}).get(file) == state[name][file] and old.is_file():
+                known = before.get(name, {}).get(file) == state[name][file] and then.get(name, source.uri) == source.uri
+                if known and old.is_file():
                     os.link(old, target)
                 else:
                     _bring(workspace, source, file, state[name][file], target)
@@ -76,6 +77,14 @@ def _fetched(raw: Path) -> State:
     except FileNotFoundError:
         return {}
     return state
+
+
+def _fetched_from(workspace: Workspace, recipe: Recipe) -> dict[str, str]:
+    """From where each source was fetched, by DVC's lock: of an archive the state tells nothing of the place in it."""
+    stage = f"fetch@{recipe.name}"
+    section = lock.read(workspace.root / "dvc.lock", [stage]).get(stage, {})
+    sources = section.get("params", {}).get("params.yaml", {}).get(f"recipes.{recipe.name}.data.sources", {})
+    return {name: one["uri"] for name, one in sources.items()}
 
 
 def state_of(workspace: Workspace, recipe: Recipe, seen: "_Seen") -> State:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adaptory.data import lock
 from adaptory.data.dataset import Dataset, record_version, stage_names
-from adaptory.data.fetching import sources_changed
+from adaptory.data.fetching import STATE, sources_changed
 from adaptory.errors import StageError
 from adaptory.process import raise_what_it_said, told_errors
 from adaptory.recipe import Recipe
@@ -33,6 +33,8 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
         before = lock.read(whole, names)
         _pushed(workspace, recipe).unlink(missing_ok=True)
         commands = [["repro", *(["--force"] if force else []), *names], _push(names)]
+        if force:  # nothing that was fetched before is taken over: it may be damaged
+            (workspace.data(recipe.name) / "raw" / STATE).unlink(missing_ok=True)
         if not force and sources_changed(workspace, recipe):
             commands.insert(0, ["repro", "--force", "--single-item", names[0]])
         _dvc(workspace, recipe, *commands, last_if_changed=not force)

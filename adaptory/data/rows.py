@@ -165,7 +165,9 @@ def _named(table: Any, name: str, file: str, data: Data, task: Task) -> Any:
     if data.fields.id:
         identity = polars.format("{}:{}", polars.lit(name), polars.col("id")).alias("row")
     else:
-        digests = [f"{name}:{digest}" for digest in _digests(table.select(CONTENT[task]))]
+        # With its document: a sentence that stands in two is a copy, and not the same row with another content.
+        content = [*CONTENT[task], *(["group"] if data.fields.group else [])]
+        digests = [f"{name}:{digest}" for digest in _digests(table.select(content))]
         identity = polars.Series("row", digests, dtype=polars.String)
     table = table.with_columns(identity)
     if data.fields.group:

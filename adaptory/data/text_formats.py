@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptory.data.lines import MAX_LINE, Block, Refused, blocks, too_long
+from adaptory.data.lines import BLOCK, MAX_LINE, Block, Refused, blocks, too_long
 from adaptory.data.pieces import LINE, ROWS, Cells, Piece, check_columns, frame
 from adaptory.errors import DataError
 from adaptory.recipe import Source
@@ -75,7 +75,25 @@ def _json_cells(block: Block, columns: Sequence[str]) -> Cells:
         found += more
         refused += bad
     table = polars.concat(found).sort(LINE) if found else frame({column: [] for column in columns})
-    return Cells(table, tuple(sorted(refused, key=lambda one: one.line)))
+    return Cells(_nested(block, view, table, columns), tuple(sorted(refused, key=lambda one: one.line)))
+
+
+def _nested(block: Block, view: Any, table: Any, columns: Sequence[str]) -> Any:
+    """The table with lists and objects as they were written: polars 2.1 gives them as text without escaping what was escaped."""
+    import polars
+
+    slashed = np.unique(np.searchsorted(block.starts, np.flatnonzero(view == ord("\\")), side="right") - 1)
+    for column in columns:
+        opens = table[column].str.contains(r"^\s*[\[{]").fill_null(value=False).to_numpy()
+        places = np.flatnonzero(opens & np.isin(table[LINE].to_numpy() - block.first, slashed))
+        if len(places):
+            cells = table[column].to_list()
+            for place in places:
+                value = json.loads(block.line(int(table[LINE][int(place)])).decode())[column]
+                if not isinstance(value, str):
+                    cells[place] = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            table = table.with_columns(polars.Series(column, cells, dtype=polars.String))
+    return table
 
 
 def _not_utf8(block: Block) -> Any:
@@ -177,7 +195,7 @@ def csv_(path: Path, name: str, source: Source, columns: Sequence[str]) -> Itera
     """Records by RFC 4180. Raises DataError for a quote that is never closed: it has swallowed every row after it."""
     header, first = _header(path, source, lambda line: next(csv.reader([line]), []))
     check_columns(name, header, columns)
-    csv.field_size_limit(max(MAX_LINE, csv.field_size_limit()))
+    csv.field_size_limit(2 * BLOCK)  # lines longer than MAX_LINE are refused by their length; more is a quote left open
     places = [header.index(column) for column in columns]
     rows: list[tuple[int, list[str]]] = []
     raws: dict[int, bytes] = {}

@@ -14,14 +14,14 @@ from adaptory.evaluation.evaluate import truth_of
 from adaptory.evaluation.slices import slices_of
 from adaptory.gate import Estimate
 from adaptory.profile.comparison import compare
-from adaptory.recipe import LOWER, NEW, Frozen
+from adaptory.recipe import LOWER, NEW, Frozen, Recipe
 from adaptory.registry import ledger
 from adaptory.release import fetch_release
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
 
 FILE = "health.json"
-_FEWEST = 30  # rows that say anything
+_FEWEST, _OF_A_CLASS = 30, 5  # rows that say anything
 Word = Literal["steady", "worse", "drifted", "too few new rows"]
 
 
@@ -62,15 +62,15 @@ def monitor(run: Run, store: ObjectStore, emit: Callable[[dict[str, Any]], None]
     test = read_split(run.workspace, recipe.name, "test")
     fresh = slices_of(run, store, test).get(NEW)
     new = test.filter(fresh) if fresh is not None else test.head(0)
-    now = None
-    if new.height >= _FEWEST:
+    now, short = None, _too_few(recipe, new)
+    if short is None:
         rows = Rows.of(test.head(0), read_split(run.workspace, recipe.name, "validation"), new)
         answers = contestants.champion_answers(run, store, champion, release, rows, lambda done: emit(
             {"event": "rows", "done": done, "rows": new.height}
         ))  # fmt: skip
         truth = truth_of(recipe, new, {})
         now = metrics.compare(truth, [answers], metrics.plan(recipe, None))[0][0].metrics.get(metric)
-    word, reason = _said(metric, then, now, new.height, drifted.verdict, drifted.reason)
+    word, reason = _said(metric, then, now, short or "", drifted.verdict, drifted.reason)
     made = Health(
         recipe=recipe.name, version=champion.version, data=run.dataset.digest, rows=new.height, metric=metric, then=then, now=now,
         drift=drifted.verdict, word=word, reason=reason,
@@ -80,13 +80,22 @@ def monitor(run: Run, store: ObjectStore, emit: Callable[[dict[str, Any]], None]
     return made
 
 
-def _said(metric: str, then: Estimate | None, now: Estimate | None, rows: int, drift: str, why: str) -> tuple[Word, str]:
+def _too_few(recipe: Recipe, new: Any) -> str | None:
+    """What is missing to say anything. Of a class without rows an average over classes would say that it is never found."""
+    if new.height < _FEWEST:
+        return f"{new.height} new test rows, and {_FEWEST} are needed to say anything"
+    for name in recipe.data.classes:
+        if (count := int((new["label"] == name).sum())) < _OF_A_CLASS:
+            return f"{count} new test rows of class {name}, and {_OF_A_CLASS} are needed to say anything"
+    return None
+
+
+def _said(metric: str, then: Estimate | None, now: Estimate | None, few: str, drift: str, why: str) -> tuple[Word, str]:
     """The word for it: worse when the intervals do not even touch; drifted when the data are too far from the champion's."""
     if then and now and None not in (then.low, then.high, now.low, now.high):
-        told = f"{metric} {tables.interval(now)} on {rows} new rows, {tables.interval(then)} when it was promoted"
+        told = f"{metric} {tables.interval(now)} on the new rows, {tables.interval(then)} when it was promoted"
         below = now.low > then.high if metric in LOWER else now.high < then.low  # type: ignore[operator]
         if below:
             return "worse", told
         return ("drifted", f"{told}; {why}") if drift == "needs approval" else ("steady", told)
-    few = f"{rows} new test rows, and {_FEWEST} are needed to say anything"
     return ("drifted", f"{why}; {few}") if drift == "needs approval" else ("too few new rows", few)

@@ -241,6 +241,14 @@ def close_run(workspace: Workspace, run_id: str, verdict: Verdict, folder: Path)
     mlflow.set_terminated(run_id, "FINISHED")
 
 
+def close_left(workspace: Workspace, recipe: str, status: str) -> None:
+    """Ends what a run of this recipe left open when it ended itself: it and its trials would seem to train for ever."""
+    mlflow = client(workspace)
+    if experiment := mlflow.get_experiment_by_name(recipe):
+        for one in mlflow.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
+            mlflow.set_terminated(one.info.run_id, status)
+
+
 def _log_flat(mlflow: Any, run_id: str, values: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 

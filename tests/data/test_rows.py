@@ -232,6 +232,27 @@ def test_a_chat_without_question_or_answer_is_set_aside(tmp_path: Path, chat: An
     assert reason in only_reason(of_task(tmp_path, "sft", {"messages": "m"}, {"m": chat}))
 
 
+@pytest.mark.parametrize(
+    "text", [r"\frac{1}{2} \times", r"C:\new\temp", "print('a\\nb')\n", r"\u0041", r"regex \d+", 'a "quoted" word', "é\\",
+             "[x] \\ {y}"],
+)  # fmt: skip
+def test_a_chat_of_jsonl_is_read_as_it_was_written(tmp_path: Path, text: str) -> None:
+    chats = [[{"role": "user", "content": f"{text}{n}"}, {"role": "assistant", "content": text}] for n in range(3)]
+    plain = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "so"}]
+    found = good(of_task(tmp_path, "sft", {"messages": "m"}, *({"m": chat} for chat in [*chats, plain])))
+    assert [json.loads(row["messages"]) for row in found] == [*chats, plain]
+
+
+def test_a_text_that_looks_like_a_list_stays_a_text(tmp_path: Path) -> None:
+    (row,) = good(of_task(tmp_path, "text", {"text": "t"}, {"t": '["a\\b"]'}))
+    assert row["text"] == '["a\\b"]'
+
+
+def test_a_huge_cell_of_csv_costs_only_its_row(tmp_path: Path) -> None:
+    found = read(tmp_path, b"text,id,rating\n" + b"a" * (2 << 20) + b",1_1,2\nfine,1_2,2", **notes("csv"))
+    assert len(good(found)) == 1 and "bytes; the limit is" in only_reason(found)
+
+
 def test_answers_to_one_prompt_belong_to_one_document(tmp_path: Path) -> None:
     fields = {"prompt": "p", "chosen": "c", "rejected": "r"}
     lines = [{"p": "Why?", "c": "a", "r": "b"}, {"p": "why? ", "c": "c", "r": "d"}, {"p": "How?", "c": "a", "r": "b"}]

@@ -211,6 +211,20 @@ def test_several_sources_and_globs_keep_their_names_and_files(tmp_path: Path) ->
     ]  # fmt: skip
 
 
+def test_a_sentence_that_stands_in_two_documents_without_ids_stays_once(tmp_path: Path) -> None:
+    table = plain(120)
+    lines = "".join(json.dumps({"text": text, "rating": rating, "doc": key.split("_")[0]}) + "\n" for key, rating, text in table)
+    again = json.dumps({"text": table[0][2], "rating": table[0][1], "doc": "another"}) + "\n"
+    (tmp_path / "incoming").mkdir()
+    (tmp_path / "incoming" / "rows.jsonl").write_text(lines + again)
+    label = {"column": "rating", "classes": ["negative", "neutral", "positive"], "neutral_band": 0.5}
+    fields = {"text": "text", "group": "doc", "label": label}
+    sources = {"notes": {"uri": "./incoming/rows.jsonl", "format": "jsonl"}}
+    found = parts(staged(tmp_path, **{"data.sources": sources, "data.fields": fields, **ANYTHING}))
+    kept = [text for name in ("train", "validation", "test") for text in found[name]["text"]]
+    assert kept.count(table[0][2]) == 1 and len(found["quarantine"]) == 1
+
+
 def test_only_new_files_are_copied(tmp_path: Path) -> None:
     table = plain(240)
     columns = {"format": "tsv", "columns": ["id", "rating", "text"]}

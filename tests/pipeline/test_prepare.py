@@ -52,6 +52,31 @@ def test_only_what_changed_runs_again(folder: Path) -> None:
     assert stages_of(folder) == ["fetch", "validate", "split", "profile"]
 
 
+def test_a_source_that_becomes_a_test_set_leaves_the_training_rows(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy", symlinks=True)
+    write_tsv(copy / "incoming" / "held.tsv", [(f"9{key}", rating, f"{text} held") for key, rating, text in rows(60, seed=5)])
+    columns = {"format": "tsv", "columns": ["id", "rating", "text"]}
+    sources = {"notes": {"uri": "./incoming/rows.tsv", **columns}, "held": {"uri": "./incoming/held.tsv", **columns}}
+    write_recipe(copy, **{"data.sources": sources})
+    adaptory(copy, "prepare", "tiny")
+    place = workspace.find(copy)
+    assert "held" in read_split(place, "tiny", "train")["source"].to_list()
+    sources["held"]["split"] = "test"
+    write_recipe(copy, **{"data.sources": sources})
+    adaptory(copy, "prepare", "tiny")
+    assert "held" not in read_split(place, "tiny", "train")["source"].to_list()
+    assert read_split(place, "tiny", "test")["source"].to_list().count("held") == 60
+
+
+def test_force_brings_what_was_fetched_and_damaged_again(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy", symlinks=True)
+    raw, given = copy / "data" / "tiny" / "raw" / "notes" / "rows.tsv", copy / "incoming" / "rows.tsv"
+    raw.unlink()
+    raw.write_bytes(given.read_bytes().replace(b"2.0", b"1.9"))
+    adaptory(copy, "prepare", "tiny", "--force")
+    assert raw.read_bytes() == given.read_bytes()
+
+
 def test_what_the_remote_lost_is_put_back_when_there_is_work_to_do_and_not_looked_for_otherwise(folder: Path) -> None:
     place = workspace.find(folder)
     recipe = params.load(place.recipes_file, "tiny")

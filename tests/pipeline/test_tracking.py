@@ -8,6 +8,8 @@ import pytest
 from adaptory import workspace
 from adaptory.registry import tracking
 from adaptory.workspace import Workspace
+from tests.pipeline.conftest import run
+from tests.support import checkout
 
 pytestmark = pytest.mark.slow
 
@@ -50,3 +52,13 @@ def test_f14_a_curve_told_in_pieces_is_replayed_in_order_and_without_duplicates(
     tracking.log_curve(place, run_id, events)
     assert [one.step for one in mlflow.get_metric_history(run_id, "loss")] == list(range(1, 41))
     assert [one.value for one in mlflow.get_metric_history(run_id, "validation_loss")] == [0.5]
+
+
+def test_what_a_failed_retrain_left_open_is_ended(tmp_path: Path, prefect_api: str) -> None:
+    folder = checkout(tmp_path / "checkout", **{"training.alpha": 10**38})
+    told = run(folder, "retrain", "tiny", code=2, PREFECT_API_URL=prefect_api).stderr
+    assert "stopped before the weights moved" in told
+    place = workspace.find(folder)
+    mlflow = tracking.client(place)
+    (one,) = mlflow.search_runs([mlflow.get_experiment_by_name("tiny").experiment_id])
+    assert one.info.status == "FAILED"

@@ -148,14 +148,15 @@ def shelf(tmp_path: Path) -> Path:
     shelf.mkdir()
     with zipfile.ZipFile(shelf / "notes-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("notes/rows.tsv", "\n".join("\t".join(row) for row in rows(400)))
+        wheel.writestr("notes/other/rows.tsv", "\n".join("\t".join(row) for row in rows(300, seed=9)))
         wheel.writestr("notes-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: notes\nVersion: 1.0\n")
         wheel.writestr("notes-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("notes-1.0.dist-info/RECORD", "")
     return shelf
 
 
-def packaged(folder: Path, sha256: str) -> None:
-    source = {"uri": "pypi:notes==1.0!notes/rows.tsv", "sha256": sha256, "format": "tsv", "columns": ["id", "rating", "text"]}
+def packaged(folder: Path, sha256: str, inside: str = "notes/rows.tsv") -> None:
+    source = {"uri": f"pypi:notes==1.0!{inside}", "sha256": sha256, "format": "tsv", "columns": ["id", "rating", "text"]}
     write_recipe(folder, **{"data.sources": {"notes": source}})
 
 
@@ -172,6 +173,9 @@ def test_a_package_is_a_source_and_its_digest_is_checked(folder: Path, shelf: Pa
     run(folder, "prepare", "tiny", **offline)
     card = json.loads((folder / "data" / "tiny" / "splits" / "dataset.json").read_text())
     assert card["rows_in"] == 400
+    packaged(folder, good, "notes/other/rows.tsv")  # of the same name, in the same archive
+    run(folder, "prepare", "tiny", **offline)
+    assert json.loads((folder / "data" / "tiny" / "splits" / "dataset.json").read_text())["rows_in"] == 300
     write_recipe(folder)
 
 

@@ -6,7 +6,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -266,11 +265,14 @@ def test_a_damaged_release_that_is_served_is_replaced_before_it_is_removed(
     class KilledError(Exception):
         pass
 
-    def killed(*words: Any, **how: Any) -> None:
-        raise KilledError
+    rmtree = shutil.rmtree
+
+    def killed(path: Any, **how: Any) -> None:
+        rmtree(path, **how)
+        if Path(path) == folder:
+            raise KilledError
 
     monkeypatch.setattr(shutil, "rmtree", killed)
-    monkeypatch.setattr(tempfile.TemporaryDirectory, "cleanup", lambda self: None)
     with contextlib.suppress(KilledError):
         release.pull(store, "tiny", tmp_path / "model")
     assert said(tmp_path / "model") == "one"

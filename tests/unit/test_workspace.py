@@ -1,11 +1,12 @@
 """Everything lives in one folder and talks to nobody, unless the environment says otherwise."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from adaptory import reach, workspace
+from adaptory import prefect_api, reach, workspace
 from adaptory.errors import ServerError
 
 
@@ -57,3 +58,15 @@ def test_a_dead_server_is_named_with_its_variable(tmp_path: Path, monkeypatch: p
     with pytest.raises(ServerError, match=r"no MLflow server answers at http://127\.0\.0\.1:9 .* correct MLFLOW_TRACKING_URI"):
         reach.check_tracking(workspace.find(tmp_path))
     reach.check_prefect(workspace.find(tmp_path))  # none is configured, so none is asked
+
+
+@pytest.mark.parametrize("url", ["http://me:S3CRET@127.0.0.1:1/api", "http://me:S3CRET@127.0.0.1/api/x"])
+def test_a_password_in_an_address_is_never_repeated(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    place = workspace.find(tmp_path)
+    asked = partial(prefect_api.get, place, "/health"), partial(reach.check_tracking, place), partial(reach.check_prefect, place)
+    for ask in asked:
+        with pytest.raises(ServerError, match=r"127\.0\.0\.1") as found:
+            ask()
+        assert "S3CRET" not in str(found.value)
