@@ -100,7 +100,7 @@ def _measured(
         estimate = resampling.estimate(value, gap, plan.confidence, out)
         bound = None
         if plan.level is not None and answers[n].kind == "champion" and estimate.value is not None:
-            low, high = resampling.ends(estimate.value, gap, plan.level, out)
+            low, high = resampling.bounds(estimate.value, gap, plan.level, len(set(truth.groups)))
             bound = Estimate(value=estimate.value, low=low, high=high, deviation=estimate.deviation)
         gaps.append(Difference(other=answers[n].name, metric=m, estimate=estimate, slice=where, bound=bound))
     return found, gaps

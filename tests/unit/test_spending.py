@@ -12,6 +12,8 @@ from scipy.stats import binom
 
 from adaptory.errors import IntegrityError, ServerError
 from adaptory.evaluation import resampling
+from adaptory.evaluation.measures import _macro_f1
+from adaptory.evaluation.scores import Floats, Ints
 from adaptory.gate import Difference, Estimate, Evidence, Look, judge
 from adaptory.gate.power import power
 from adaptory.recipe import Recipe
@@ -136,3 +138,31 @@ def test_a_comparison_that_was_removed_is_missed(tmp_path: Path) -> None:
     next(path for path in tmp_path.rglob("000002.json")).unlink()
     with pytest.raises(IntegrityError, match="has a gap"):
         spending.look(store, recipe, "k9", A, B)
+
+
+def test_s15_few_documents_do_not_make_chance_look_like_skill() -> None:
+    """Two models that are equals, whose errors go by document: how often the first two looks would promote one."""
+    rows, documents, rounds = 400, 10, 300
+    of = np.arange(rows) % documents
+    weights = np.concatenate(list(resampling.draws(rows, 1000, 7, of)))
+    chances = np.array([[0.85, 0.05, 0.10], [0.3, 0.4, 0.3], [0.05, 0.03, 0.92]]).cumsum(axis=1)
+    random, levels = np.random.default_rng(0), [spending.level(look, 0.05) for look in (1, 2)]
+
+    def answers(truth: Ints) -> Floats:
+        luck = np.where(random.random(rows) < 0.7, random.random(documents)[of], random.random(rows))
+        said = (luck[:, None] > chances[truth]).sum(axis=1)
+        cells = np.zeros((rows, 9))
+        cells[np.arange(rows), truth * 3 + said] = 1
+        return cells
+
+    promoted = naive = 0
+    for _ in range(rounds):
+        truth = random.choice(3, size=rows, p=[0.3, 0.2, 0.5])
+        ours = answers(truth)
+        alike = (random.random(documents) < 0.5)[of]
+        theirs = np.where(alike[:, None], ours, answers(truth))
+        value = float(_macro_f1(ours.sum(axis=0, keepdims=True))[0] - _macro_f1(theirs.sum(axis=0, keepdims=True))[0])
+        drawn = _macro_f1(weights @ ours) - _macro_f1(weights @ theirs)
+        promoted += sum(resampling.bounds(value, drawn, level, documents)[0] > 0 for level in levels)
+        naive += sum(resampling.ends(value, drawn, level)[0] > 0 for level in levels)
+    assert promoted / rounds < sum(levels) < 1.5 * sum(levels) < naive / rounds, (promoted, naive)
