@@ -57,7 +57,10 @@ def propose(
     try:
         store.create(_place(model, release), made.model_dump_json(indent=1).encode() + b"\n")
     except AlreadyExists:
-        return Proposal.model_validate_json(store.get(_place(model, release)))
+        try:
+            return Proposal.model_validate_json(store.get(_place(model, release)))
+        except NotFound:  # S3 answers 409 while another writer is at it, and that one may fail
+            return propose(run, store, candidate, evidence, verdict, flow_run=flow_run)
     return made
 
 
@@ -90,9 +93,7 @@ def decide(store: ObjectStore, proposal: Proposal, word: Word, *, by: str, reaso
     try:
         store.create(_decision_place(proposal), made.model_dump_json(indent=1).encode() + b"\n")
     except AlreadyExists:
-        stands = decision(store, proposal)
-        assert stands is not None
-        return stands
+        return decision(store, proposal) or decide(store, proposal, word, by=by, reason=reason)
     return made
 
 

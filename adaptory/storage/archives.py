@@ -4,8 +4,10 @@ import fnmatch
 import glob
 import io
 import itertools
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -88,11 +90,18 @@ def _members(opened: IO[bytes], name: str) -> Iterator[tuple[str, IO[bytes]]]:
 
 def _pieces(stream: IO[bytes], name: str, limit: int) -> Iterator[bytes]:
     size = 0
-    while piece := stream.read(_PIECE):
+    while piece := _read(stream, name):
         size += len(piece)
         if size > limit:
             raise DataError(f"{name}: grows beyond {limit} bytes when unpacked; the archive is refused")
         yield piece
+
+
+def _read(stream: IO[bytes], name: str) -> bytes:
+    try:
+        return stream.read(_PIECE)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as fault:
+        raise DataError(f"{name}: the archive is damaged ({fault}); fetch it again") from None
 
 
 def _missing(archive: str, wanted: str, found: dict[str, IO[bytes]]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adaptory.errors import IntegrityError, ReleaseError, ServerError
+from adaptory.errors import AlreadyExists, IntegrityError, ReleaseError, ServerError
 from adaptory.registry import approval, head, history, promotion, proposals
 from adaptory.registry.projection import wanted
 from adaptory.registry.promotion import retire
@@ -133,3 +133,21 @@ def test_f12_the_newest_proposal_is_the_last_one_made_whatever_the_clocks_say(
     assert proposals.waiting(store, "tiny") == second
     assert [one for one, _ in proposals.proposals(store, "tiny")] == [first, second]
     assert proposed(store, tmp_path, 1) == first, "proposing again changes nothing"
+
+
+def test_a_word_whose_rival_then_failed_is_said_again(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 answers 409 while another writer is at it."""
+    promoted(store, tmp_path, 1)
+    create, answers = store.create, iter([True, False, True, False])
+
+    def contended(key: str, data: bytes) -> None:
+        if next(answers):
+            raise AlreadyExists(key)
+        create(key, data)
+
+    monkeypatch.setattr(store, "create", contended)
+    one = proposed(store, tmp_path, 2)
+    assert proposals.waiting(store, "tiny") == one
+    assert proposals.decide(store, one, "approve", by="Ada").by == "Ada"

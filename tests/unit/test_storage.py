@@ -114,6 +114,17 @@ def test_a_bomb_is_stopped_at_the_limit(tmp_path: Path) -> None:
         storage.extract(archive, ("big",), tmp_path / "out", limit=1_000_000)
 
 
+def test_an_archive_with_a_damaged_member_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "a.zip"
+    with zipfile.ZipFile(place, "w") as packed:
+        packed.writestr("rows.tsv", "1_1\t2.0\ta sentence\n" * 50)
+    data = bytearray(place.read_bytes())
+    data[60] ^= 1
+    place.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"rows\.tsv: the archive is damaged .* fetch it again"):
+        storage.extract(place, ("rows.tsv",), tmp_path / "out")
+
+
 def test_something_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"text")
     with pytest.raises(DataError, match="neither a zip nor a tar"):
