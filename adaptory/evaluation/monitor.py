@@ -19,6 +19,7 @@ from adaptory.registry import ledger
 from adaptory.release import fetch_release
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
+from adaptory.training.candidate import CARD, Candidate
 
 FILE = "health.json"
 _FEWEST, _OF_A_CLASS = 30, 5  # rows that say anything
@@ -62,7 +63,8 @@ def monitor(run: Run, store: ObjectStore, emit: Callable[[dict[str, Any]], None]
     test = read_split(run.workspace, recipe.name, "test")
     fresh = slices_of(run, store, test).get(NEW)
     new = test.filter(fresh) if fresh is not None else test.head(0)
-    now, short = None, _too_few(recipe, new)
+    known = Candidate.model_validate_json((release / CARD).read_bytes()).classes
+    now, short = None, _too_few(recipe, new, known)
     if short is None:
         rows = Rows.of(test.head(0), read_split(run.workspace, recipe.name, "validation"), new)
         answers = contestants.champion_answers(run, store, champion, release, rows, lambda done: emit(
@@ -80,8 +82,10 @@ def monitor(run: Run, store: ObjectStore, emit: Callable[[dict[str, Any]], None]
     return made
 
 
-def _too_few(recipe: Recipe, new: Any) -> str | None:
-    """What is missing to say anything. Of a class without rows an average over classes would say that it is never found."""
+def _too_few(recipe: Recipe, new: Any, known: tuple[str, ...]) -> str | None:
+    """What is missing to say anything of a champion that knows these classes. Of a class without rows an average over classes would say that it is never found."""
+    if known != recipe.data.classes:
+        return f"the champion knows {', '.join(known) or 'no classes'}, and the rows {', '.join(recipe.data.classes)}"
     if new.height < _FEWEST:
         return f"{new.height} new test rows, and {_FEWEST} are needed to say anything"
     for name in recipe.data.classes:

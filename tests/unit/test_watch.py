@@ -26,9 +26,16 @@ def of(**counts: int) -> Any:
     ],
 )
 def test_a_class_that_hardly_came_does_not_make_a_champion_worse(new: Any, said: str) -> None:
-    assert said in str(monitor._too_few(RECIPE, new))
+    assert said in str(monitor._too_few(RECIPE, new, RECIPE.data.classes))
     assert monitor._said("macro_f1", None, None, said, "retrain", "")[0] == "too few new rows"
 
 
 def test_enough_rows_of_every_class_say_something() -> None:
-    assert monitor._too_few(RECIPE, of(negative=20, neutral=5, positive=20)) is None
+    assert monitor._too_few(RECIPE, of(negative=20, neutral=5, positive=20), RECIPE.data.classes) is None
+
+
+def test_a_champion_of_other_classes_is_not_asked() -> None:
+    known = ("negative", "positive")
+    assert "the champion knows negative, positive, and the rows negative, neutral, positive" in str(
+        monitor._too_few(RECIPE, of(negative=20, neutral=20, positive=20), known)
+    )
