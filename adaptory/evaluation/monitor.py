@@ -83,7 +83,10 @@ def monitor(run: Run, store: ObjectStore, emit: Callable[[dict[str, Any]], None]
 
 
 def _too_few(recipe: Recipe, new: Any, known: tuple[str, ...]) -> str | None:
-    """What is missing to say anything of a champion that knows these classes. Of a class without rows an average over classes would say that it is never found."""
+    """What is missing to say anything of a champion that knows these classes.
+
+    Of a class without rows an average over classes would say that it is never found.
+    """
     if known != recipe.data.classes:
         return f"the champion knows {', '.join(known) or 'no classes'}, and the rows {', '.join(recipe.data.classes)}"
     if new.height < _FEWEST:
