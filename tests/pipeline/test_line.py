@@ -165,15 +165,21 @@ def test_a_pulled_release_gives_the_scores_that_were_measured(line: Path, tmp_pa
         assert told["chances"] == pytest.approx(expected["told"]["chances"], abs=1e-5)
 
 
-def test_f42_an_adapter_is_not_loaded_on_another_base_of_the_same_shape(line: Path, tmp_path: Path) -> None:
+def test_f42_an_adapter_is_not_loaded_on_another_base_of_the_same_shape(copy: Path, tmp_path: Path) -> None:
     from tests.support import tiny_base
 
-    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
-    cache = tmp_path / "cache" / "bases"
+    run(copy, "pull", "tiny@champion", str(tmp_path / "model"))
     facts = json.loads((tmp_path / "model" / "current" / "model.json").read_text())
-    tiny_base(cache / facts["base"]["digest"].removeprefix("sha256:"), seed=1)
-    done = run(line, "predict", str(tmp_path / "model"), "text", code=2, ADAPTORY_CACHE=str(tmp_path / "cache"))
-    assert "was trained on sha256:" in done.stderr
+    kept = tmp_path / "cache" / "bases" / facts["base"]["digest"].removeprefix("sha256:")
+    asked = ("predict", str(tmp_path / "model"), "text")
+    right = run(copy, *asked, ADAPTORY_CACHE=str(tmp_path / "another")).stdout
+    tiny_base(kept, seed=1)
+    assert run(copy, *asked, ADAPTORY_CACHE=str(tmp_path / "cache")).stdout == right, "the right one was fetched"
+    for place in (kept, copy / "tiny-base"):
+        shutil.rmtree(place)
+        tiny_base(place, seed=1)
+    done = run(copy, *asked, code=2, ADAPTORY_CACHE=str(tmp_path / "cache"))
+    assert "an adapter on another base gives wrong answers in silence, so it is refused" in done.stderr
     assert "Traceback" not in done.stderr
 
 
