@@ -14,6 +14,8 @@ from adaptory.training.render import Example
 from tests.support import VOCABULARY
 from tests.training.toys import recipe, trajectory, word_tokenizer, work
 
+pytestmark = pytest.mark.slow
+
 _SIZES: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64,
     "initializer_range": 0.3, "pad_token_id": 0,
