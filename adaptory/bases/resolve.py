@@ -3,7 +3,6 @@
 import fnmatch
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from adaptory import fingerprint, storage
@@ -79,8 +78,11 @@ def cached(reference: str, digest: str, root: Path, cache: Path) -> Path:
                     f"base {reference!r} now has digest {found}, but {digest} was pinned; "
                     "an adapter on another base gives wrong answers in silence, so it is refused"
                 )
-            with suppress(OSError):  # another process was as fast
+            try:
                 fresh.replace(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was as fast
+                    raise
     return folder
 
 

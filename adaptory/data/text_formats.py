@@ -75,25 +75,35 @@ def _json_cells(block: Block, columns: Sequence[str]) -> Cells:
         found += more
         refused += bad
     table = polars.concat(found).sort(LINE) if found else frame({column: [] for column in columns})
-    return Cells(_nested(block, view, table, columns), tuple(sorted(refused, key=lambda one: one.line)))
+    table, halves = _nested(block, view, table, columns)
+    return Cells(table, tuple(sorted(refused + halves, key=lambda one: one.line)))
 
 
-def _nested(block: Block, view: Any, table: Any, columns: Sequence[str]) -> Any:
-    """The table with lists and objects as they were written: polars 2.1 gives them as text without escaping what was escaped."""
+def _nested(block: Block, view: Any, table: Any, columns: Sequence[str]) -> tuple[Any, list[Refused]]:
+    """The table with lists and objects as they were written, which polars 2.1 gives without escaping again what was escaped; and
+    the rows in which they are no text."""
     import polars
 
     slashed = np.unique(np.searchsorted(block.starts, np.flatnonzero(view == ord("\\")), side="right") - 1)
+    refused: dict[int, Refused] = {}
     for column in columns:
         opens = table[column].str.contains(r"^\s*[\[{]").fill_null(value=False).to_numpy()
         places = np.flatnonzero(opens & np.isin(table[LINE].to_numpy() - block.first, slashed))
-        if len(places):
-            cells = table[column].to_list()
-            for place in places:
-                value = json.loads(block.line(int(table[LINE][int(place)])).decode())[column]
-                if not isinstance(value, str):
-                    cells[place] = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-            table = table.with_columns(polars.Series(column, cells, dtype=polars.String))
-    return table
+        if not len(places):
+            continue
+        cells = table[column].to_list()
+        for place in places:
+            raw = block.line(line := int(table[LINE][int(place)]))
+            value = json.loads(raw.decode())[column]
+            if isinstance(value, str):
+                continue
+            cell = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            if cell.isascii() or cell == cell.encode(errors="replace").decode():
+                cells[place] = cell
+            else:
+                refused[line] = Refused(line, "not Unicode: half of a surrogate pair", raw[:MAX_LINE])
+        table = table.with_columns(polars.Series(column, cells, dtype=polars.String))
+    return table.filter(~polars.col(LINE).is_in(list(refused))), list(refused.values())
 
 
 def _not_utf8(block: Block) -> Any:

@@ -72,7 +72,7 @@ def monitor(run: Run, store: ObjectStore, emit: Callable[[dict[str, Any]], None]
         ))  # fmt: skip
         truth = truth_of(recipe, new, {})
         now = metrics.compare(truth, [answers], metrics.plan(recipe, None))[0][0].metrics.get(metric)
-    word, reason = _said(metric, then, now, short or "", drifted.verdict, drifted.reason)
+    word, reason = _said(metric, then, now, new.height, short or "", drifted.verdict, drifted.reason)
     made = Health(
         recipe=recipe.name, version=champion.version, data=run.dataset.digest, rows=new.height, metric=metric, then=then, now=now,
         drift=drifted.verdict, word=word, reason=reason,
@@ -97,10 +97,12 @@ def _too_few(recipe: Recipe, new: Any, known: tuple[str, ...]) -> str | None:
     return None
 
 
-def _said(metric: str, then: Estimate | None, now: Estimate | None, few: str, drift: str, why: str) -> tuple[Word, str]:
+def _said(
+    metric: str, then: Estimate | None, now: Estimate | None, rows: int, few: str, drift: str, why: str
+) -> tuple[Word, str]:
     """The word for it: worse when the intervals do not even touch; drifted when the data are too far from the champion's."""
     if then and now and None not in (then.low, then.high, now.low, now.high):
-        told = f"{metric} {tables.interval(now)} on the new rows, {tables.interval(then)} when it was promoted"
+        told = f"{metric} {tables.interval(now)} on {rows} new rows, {tables.interval(then)} when it was promoted"
         below = now.low > then.high if metric in LOWER else now.high < then.low  # type: ignore[operator]
         if below:
             return "worse", told

@@ -194,7 +194,8 @@ def _one_at_a_time(target: Path) -> Iterator[None]:
     """Of several pulls into a folder one switches and forgets."""
     handle = os.open(target, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # NFS locks no folder: there two pulls at once are as they were
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

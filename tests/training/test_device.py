@@ -14,7 +14,7 @@ _CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("classification", "encoder", {"class_weights": "balanced", "cache_trunk": True}),
     ("classification", "encoder", {"method": "head", "cache_trunk": True, "top_layers": None}),
     ("classification", "encoder", {"method": "full", "top_layers": None}),
-    ("classification", "causal", {}),
+    ("classification", "causal", {"method": "rslora"}),
     ("pair_classification", "encoder", {"method": "freeze"}),
     ("regression", "encoder", {}),
     ("text", "encoder", {}),

@@ -27,7 +27,7 @@ def of(**counts: int) -> Any:
 )
 def test_a_class_that_hardly_came_does_not_make_a_champion_worse(new: Any, said: str) -> None:
     assert said in str(monitor._too_few(RECIPE, new, RECIPE.data.classes))
-    assert monitor._said("macro_f1", None, None, said, "retrain", "")[0] == "too few new rows"
+    assert monitor._said("macro_f1", None, None, new.height, said, "retrain", "")[0] == "too few new rows"
 
 
 def test_enough_rows_of_every_class_say_something() -> None:
