@@ -244,7 +244,8 @@ def test_a_chat_of_jsonl_is_read_as_it_was_written(tmp_path: Path, text: str) ->
 
 
 def test_half_a_surrogate_pair_in_a_chat_costs_only_its_row(tmp_path: Path) -> None:
-    chats = ([{"role": "user", "content": text}, {"role": "assistant", "content": "so"}] for text in ("why", "\\ \ud800", "\\how"))
+    said = ("why", "\\ \ud800", "\\how")
+    chats = ([{"role": "user", "content": text}, {"role": "assistant", "content": "so"}] for text in said)
     found = of_task(tmp_path, "sft", {"messages": "m"}, *({"m": chat} for chat in chats))
     assert len(good(found)) == 2 and "half of a surrogate pair" in only_reason(found)
 
