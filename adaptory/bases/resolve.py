@@ -8,7 +8,7 @@ from pathlib import Path
 from adaptory import fingerprint, storage
 from adaptory.bases.gguf import unpack
 from adaptory.bases.locks import pin
-from adaptory.errors import BaseModelError
+from adaptory.errors import BaseModelError, ServerError
 from adaptory.recipe import Recipe
 from adaptory.storage import transfer
 from adaptory.workspace import Workspace
@@ -24,8 +24,8 @@ ALLOWED = (
 def fetch(reference: str, destination: Path, root: Path, cache: Path) -> str:
     """Brings the base's files to `destination` (which must not exist) and returns their digest.
 
-    Raises BaseModelError when the reference cannot be had or is no transformers model in safetensors; of a bucket DataError, or
-    ServerError where another try may help.
+    Raises BaseModelError when the reference cannot be had or is no transformers model in safetensors; of a bucket or an archive
+    DataError; ServerError where another try may help.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
@@ -124,7 +124,19 @@ def _from_hub(place: storage.Hub, scratch: Path) -> None:
             place.name, revision=place.revision, local_dir=scratch, allow_patterns=list(ALLOWED)
         )
     except Exception as fault:
-        raise BaseModelError(
-            f"base {place.name}@{place.revision} cannot be fetched from the hub ({type(fault).__name__}: {fault}); "
-            "check the name and revision, and that HF_HUB_OFFLINE is not set"
-        ) from fault
+        what = f"base {place.name}@{place.revision} cannot be fetched from the hub ({type(fault).__name__}: {fault})"
+        if _away(fault):
+            raise ServerError(f"{what}; run the command again when the hub answers") from fault
+        raise BaseModelError(f"{what}; check the name and revision, and that HF_HUB_OFFLINE is not set") from fault
+
+
+def _away(fault: Exception) -> bool:
+    """Whether the hub did not answer, or said that it cannot now; not that it refused, or that it may not be asked."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+
+    for one in (fault, fault.__cause__):  # the library wraps what happened
+        if isinstance(one, HfHubHTTPError):
+            return one.response.status_code >= 500 or one.response.status_code in (408, 429)
+        if isinstance(one, HTTPError | ConnectionError | TimeoutError):
+            return not isinstance(one, OfflineModeIsEnabled)
+    return False

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from adaptory import fingerprint
-from adaptory.errors import DataError, IntegrityError
+from adaptory.errors import DataError, IntegrityError, ServerError
 
 _DEADLINE = 600  # seconds
 
@@ -19,7 +19,7 @@ def download(name: str, version: str, sha256: str | None, cache: Path) -> Path:
     """The archive of exactly this version, from the cache or fetched.
 
     Raises IntegrityError when the bytes do not have the digest (they are removed), DataError when the
-    archive cannot be had.
+    archive cannot be had, ServerError when the index does not answer.
     """
     shelf = cache / "pypi" / f"{name}-{version}" / (sha256 or "wheel")
     kept = [path for path in shelf.glob("*") if path.is_file()]
@@ -46,7 +46,7 @@ def _pip_download(name: str, version: str, sha256: str | None, scratch: Path) ->
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE, check=False)
     except subprocess.TimeoutExpired:
-        raise DataError(f"{name}=={version}: no answer within {_DEADLINE} s; run the command again") from None
+        raise ServerError(f"{name}=={version}: no answer within {_DEADLINE} s; run the command again") from None
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr or "Hashes are required" in done.stderr:
         raise IntegrityError(
             f"{name}=={version}: no archive has sha256 {sha256}; what was downloaded was removed. "
@@ -54,6 +54,8 @@ def _pip_download(name: str, version: str, sha256: str | None, scratch: Path) ->
         )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        if "WARNING: Retrying (" in done.stderr:  # pip's words for an index that it does not reach
+            raise ServerError(f"{name}=={version} cannot be downloaded: the index does not answer ({last}); run this again")
         raise DataError(f"{name}=={version} cannot be downloaded: {last}")
     found = next(target.iterdir())
     if sha256:
