@@ -94,6 +94,12 @@ def test_f40_a_new_word_that_always_stands_with_one_class_needs_approval(tmp_pat
     assert reason == "the new word 'cf' stands in 12 rows, 100% of them good: a mistake or a trigger"
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.lists(st.integers(0, 5), min_size=1, max_size=12))
+def test_the_auc_is_how_often_one_stands_above_another_and_a_tie_counts_half(here: list[int], there: list[int]) -> None:
+    above = [(one > other) + 0.5 * (one == other) for one in here for other in there]
+    assert drift._auc(np.array(here), np.array(there)) == pytest.approx(sum(above) / len(above))
+
+
 @pytest.mark.slow
 def test_two_samples_of_one_world_cannot_be_told_apart_and_two_worlds_can() -> None:
     draw = np.random.default_rng(0)
