@@ -149,7 +149,7 @@ def _mlflow(place: Workspace) -> Iterator[tuple[str, str]]:
 
 
 def _mlflow_file(place: Workspace) -> Iterator[tuple[str, str]]:
-    """Whether the database in a file has the schema of this MLflow; a server migrates its own."""
+    """Whether the database in a file has the schema of this MLflow; a server whose own has not does not start."""
     file = Path(place.tracking_uri.removeprefix("sqlite:///"))
     spec = importlib.util.find_spec("mlflow")
     if not file.is_file() or spec is None or not spec.submodule_search_locations:

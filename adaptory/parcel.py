@@ -136,7 +136,7 @@ def _kept(now: Run, words: Sequence[str]) -> Iterator[Path]:
     """The files of a run that stages read and write; of trials those the order is about, with checkpoints: a trial may go on
     on another machine. The checkpoints of any other training stay where they were made."""
     folders = [now.folder, now.search_folder]
-    if _is_settled(now):
+    if _is_settled(now) and "--trial" not in words:
         folders += [now.candidate_folder, now.checkpoints, *(again.candidate_folder for again in now.repeats())]
     else:
         only = words[words.index("--trial") + 1] if "--trial" in words else None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _FILE, _RUN = "ADAPTORY_ERROR_FILE", "ADAPTORY_RUN"
 _LOADING, _STEPPING = 600.0, 120.0  # seconds of silence after which a training hangs
+_THINKING = 3 * 3600.0  # of silence after which any other stage does; they tell less of what they do
 _GRACE = 30.0  # seconds a stage may take to end when it is told to: a step, and a checkpoint
 
 
@@ -85,7 +86,7 @@ def run_stage(
     The stage works on this run or not at all (`run.current`). Raises the stage's own error, StageError with the end of what it
     printed, or DiedError when a signal ended it. A training that says nothing hangs: it is killed, and told so, after
     ADAPTORY_SILENCE seconds (default 600, for a base that loads; 120 between its steps, where it beats every few seconds). Other
-    stages may think for longer.
+    stages may think for three hours.
     """
     workspace, recipe = run.workspace, run.recipe.name
     environment = workspace.environment() | (slot or {}) | {_RUN: run.pin.model_dump_json()}
@@ -97,7 +98,7 @@ def run_stage(
             subprocess.Popen(command, cwd=workspace.root, env=rank, stdout=out, stderr=complaints, text=True)
             for rank, out in zip(ranks(environment, processes), outputs, strict=True)
         ]
-        watch = _Watch(several, environment.get("ADAPTORY_SILENCE") if stage in ("train", "choose") else "inf")
+        watch = _Watch(several, environment.get("ADAPTORY_SILENCE") if stage in ("train", "choose") else str(_THINKING))
         try:
             assert several[0].stdout is not None
             for line in several[0].stdout:
@@ -134,19 +135,23 @@ def device_count() -> int:
     """How many processes train together: ADAPTORY_PROCESSES, or one per NVIDIA GPU here, or one."""
     if told := os.environ.get("ADAPTORY_PROCESSES"):
         return max(1, int(told))
+    return max(1, len(gpus()))
+
+
+def gpus() -> list[str]:
+    """The names of the NVIDIA GPUs that may be used here, as CUDA_VISIBLE_DEVICES or their numbers."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return max(1, len([one for one in visible.split(",") if one.strip() not in ("", "-1")]))
-    return max(1, len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))
+        return [one.strip() for one in visible.split(",") if one.strip() not in ("", "-1")]
+    return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]  # of a container only its own
 
 
 def slots() -> list[dict[str, str]]:
     """The environment of each of the trainings that may run side by side here: one per GPU; without any, ADAPTORY_TRIALS
     (default 1) that share the processors."""
-    gpus = 0 if os.environ.get("ADAPTORY_TRIALS") else device_count()
-    if gpus > 1:
-        names = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
-        return [{"CUDA_VISIBLE_DEVICES": name.strip()} for name in names]
-    several = max(1, int(os.environ.get("ADAPTORY_TRIALS", "1")))
+    names, several = gpus(), max(1, int(os.environ.get("ADAPTORY_TRIALS", "0")))
+    if len(names) > 1:
+        told = "ADAPTORY_TRIALS" in os.environ
+        return [{"CUDA_VISIBLE_DEVICES": names[place % len(names)]} for place in range(several if told else len(names))]
     # Threads of several processes on the same cores wait for one another: four times slower (docs/log.md).
     share = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // several))} if several > 1 else {}
     return [share] * several

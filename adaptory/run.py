@@ -216,8 +216,9 @@ def current(workspace: Workspace, name: str, pin: Pin | None = None) -> Run:
 
 
 def libraries() -> dict[str, str]:
-    """The versions of the libraries that numbers depend on."""
-    return {name: version(name) for name in _LIBRARIES}
+    """The versions of the libraries that numbers depend on; torch is the same for a CPU (2.13.0+cpu) as for a GPU: where a
+    candidate was trained stands on its card."""
+    return {name: version(name).partition("+")[0] for name in _LIBRARIES}
 
 
 @cache

@@ -29,7 +29,8 @@ def automations() -> None:
     ours: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.tag.adaptory", "prefect.resource.role": "tag"}
     from_event = {"__prefect_kind": "jinja", "template": "{{ event.resource.name }}"}
     ended = {f"prefect.flow-run.{word}" for word in ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused")}
-    # A pod may wait for a GPU for hours, and Kubernetes tells of one that never will run.
+    # A run that was told to stop waits to be taken again, and says nothing meanwhile; a pod may wait for a GPU for hours, and
+    # Kubernetes tells of one that never will run.
     moved_on = "Running Scheduled Late AwaitingRetry Retrying AwaitingConcurrencySlot Resuming Cancelling heartbeat Submitting"
     moved_on += " InfrastructurePending"
     begun = {f"prefect.flow-run.{word}" for word in moved_on.split()}
@@ -47,8 +48,8 @@ def automations() -> None:
         Automation(
             name="adaptory: a run whose machine died is declared crashed",
             trigger=EventTrigger(
-                after={"prefect.flow-run.heartbeat"}, expect={"prefect.flow-run.heartbeat", *ended}, match=runs,
-                match_related=ours, for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=_SILENCE,
+                after={"prefect.flow-run.heartbeat"}, expect=begun | ended, match=runs, match_related=ours,
+                for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=_SILENCE,
             ),
             actions=[ChangeFlowRunState(
                 state=StateType.CRASHED, message=f"no heartbeat for {_SILENCE.seconds} s: its machine or its worker died"
@@ -96,6 +97,17 @@ def automations() -> None:
                 actions=[SendNotification(
                     block_document_id=block, subject="{{ flow.name }}: {{ flow_run.state.name }}",
                     body="{{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run | ui_url }}",
+                )],
+            ),
+            Automation(
+                name="adaptory: people are told that nobody takes what is to be done",
+                trigger=EventTrigger(
+                    expect={"prefect.work-pool.not-ready"}, match={"prefect.resource.id": "prefect.work-pool.*"},
+                    for_each={"prefect.resource.id"}, posture=Posture.Reactive, threshold=1,
+                ),
+                actions=[SendNotification(
+                    block_document_id=block, subject="work pool {{ work_pool.name }}: not ready",
+                    body="No worker of the pool {{ work_pool.name }} answers; its runs wait until one does.",
                 )],
             ),
         ]  # fmt: skip

@@ -1,6 +1,6 @@
 #!/bin/sh
 # backup.sh FOLDER: the three databases, each as it was at one moment, with their digests.
-# Asks PGHOST, PGPORT and PGPASSWORD (or docker compose exec). The bucket is kept by its own means: it holds the ledger and
+# Asks PGHOST, PGPORT and PGPASSWORD; for containers see infra/README.md. The bucket is kept by its own means: it holds the ledger and
 # the releases, from which `adaptory reconcile` makes the registry in MLflow again.
 set -eu
 out=$1

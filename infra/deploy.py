@@ -15,6 +15,7 @@ from adaptory import params, workspace
 from adaptory.errors import UserError
 from infra.automations import automations
 
+_PEOPLE = "people"
 _RUNS, _GPUS = "ADAPTORY_RUNS", "ADAPTORY_GPUS"  # orchestrated at once over all workers; GPUs there are
 _GPU_POOL_TYPE = "ADAPTORY_GPU_POOL_TYPE"  # process, or kubernetes: a pod for every stage, made from this:
 _JOB_TEMPLATE = Path(__file__).parent / "kubernetes" / "pool" / "job-template.json"
@@ -44,9 +45,10 @@ def pools_and_limits(recipes: list[str]) -> None:
 
     kind = os.environ.get(_GPU_POOL_TYPE, "process")
     template = json.loads(_JOB_TEMPLATE.read_bytes()) if kind == "kubernetes" else {}
-    # Of the pool gpu each worker takes what its own --limit allows.
-    wanted = [WorkPoolCreate(name="cpu", type="process", concurrency_limit=int(os.environ.get(_RUNS, "8")))]
-    wanted += [WorkPoolCreate(name="gpu", type=kind, concurrency_limit=None, base_job_template=template)]
+    # Of the pool gpu each worker takes what its own --limit allows; of pods there are no more than GPUs.
+    pods = int(os.environ.get(_GPUS, "1")) if kind == "kubernetes" else None
+    wanted = [WorkPoolCreate(name="cpu", type="process", concurrency_limit=None)]
+    wanted += [WorkPoolCreate(name="gpu", type=kind, concurrency_limit=pods, base_job_template=template)]
     with get_client(sync_client=True) as client:
         for pool in wanted:
             try:
@@ -64,12 +66,26 @@ def pools_and_limits(recipes: list[str]) -> None:
                 client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
                 print("job template of the work pool gpu")
             # What was raised before stays unless it is said.
-            if there.concurrency_limit != pool.concurrency_limit and (pool.name != "cpu" or _RUNS in os.environ):
+            if there.concurrency_limit != pool.concurrency_limit and (pods is None or pool.name == "cpu" or _GPUS in os.environ):
                 client.update_work_pool(pool.name, WorkPoolUpdate(concurrency_limit=pool.concurrency_limit))
+        _queues(client)
         if _GPUS in os.environ or not _has_limit(client, "gpu"):
             client.upsert_global_concurrency_limit_by_name("gpu", int(os.environ.get(_GPUS, "1")))
         for name in map(limit_of, recipes):
             client.upsert_global_concurrency_limit_by_name(name, 1)
+
+
+def _queues(client: Any) -> None:
+    """Retrains wait in the queue `default` while as many run as may; what a person asks for does not wait behind them."""
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        client.read_work_queue_by_name(_PEOPLE, work_pool_name="cpu")
+    except ObjectNotFound:
+        client.create_work_queue(name=_PEOPLE, work_pool_name="cpu", priority=1)
+    there = client.read_work_queue_by_name("default", work_pool_name="cpu")
+    if there.concurrency_limit is None or _RUNS in os.environ:
+        client.update_work_queue(there.id, concurrency_limit=int(os.environ.get(_RUNS, "8")))
 
 
 def _has_limit(client: Any, name: str) -> bool:

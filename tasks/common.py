@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from prefect import runtime
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 
@@ -30,6 +31,11 @@ RETRIED: dict[str, Any] = {
     "cache_policy": NO_CACHE, "retries": 3, "retry_delay_seconds": [5, 20, 60], "retry_condition_fn": worth_retrying,
 }  # fmt: skip
 """For tasks that need servers: one that starts again is waited for, a minute and a half beyond what its client waits."""
+
+
+def last_try() -> bool:
+    """Whether the task that asks is not tried again."""
+    return bool(runtime.task_run.run_count > RETRIED["retries"])
 
 
 def key(*parts: str) -> str:

@@ -10,14 +10,14 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from adaptory import progress
 from adaptory.aside import Aside
-from adaptory.errors import PlanError, TrainingError
+from adaptory.errors import DiedError, PlanError, TrainingError
 from adaptory.process import device_count
 from adaptory.registry import tracking
 from adaptory.run import Run
 from adaptory.search.choose import disqualify
 from adaptory.training import Candidate
 from adaptory.training.candidate import finished, read
-from tasks.common import RETRIED, beside, key
+from tasks.common import RETRIED, beside, key, last_try
 from tasks.elsewhere import pool, stage
 
 _EVERY = 5.0  # seconds between what MLflow and the progress artifact are told
@@ -43,9 +43,9 @@ def fine_tune(run: Run) -> Candidate:
     try:
         # One process per GPU here; ADAPTORY_PROCESSES says otherwise.
         followed(run, tell, processes=device_count())
-    except (TrainingError, PlanError) as fault:
+    except TrainingError as fault:
         if run.recipe.chooses and (other := disqualify(run, str(fault))):
-            raise type(fault)(f"the chosen settings failed: {fault}. Run the command again: it goes on with {other}") from None
+            raise TrainingError(f"the chosen settings failed: {fault}. Run the command again: it goes on with {other}") from None
         raise
     finally:
         if machine.cache_info().currsize:
@@ -62,12 +62,14 @@ def repeat(run: Run) -> None:
 
 @task(**RETRIED)
 def again_with_another_seed(run: Run, place: dict[str, str]) -> None:
-    """Trains the candidate with the seed of this run. A seed that fails decides nothing here: the gate may ask how many did."""
+    """Trains the candidate with the seed of this run. A seed that fails ends nothing here; the gate asks how many did."""
     seed = run.settings.seed
     progress.for_terminal()({"event": "stage", "what": f"again with seed {seed}"})
     try:
         followed(run, lambda events: None, words=("--seed", str(seed)), slot=place)
-    except (TrainingError, PlanError) as fault:
+    except (TrainingError, PlanError, DiedError) as fault:
+        if isinstance(fault, DiedError) and not last_try():
+            raise
         get_run_logger().warning("seed %s could not be trained: %s", seed, fault)
 
 

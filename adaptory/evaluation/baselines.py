@@ -56,12 +56,20 @@ def tfidf(ask: Ask) -> Answers:
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
 
-    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, strip_accents="unicode")
+    said = ask.said(ask.train)
+    # Scripts without spaces have no words that a pattern could find: characters, and what stands side by side, instead.
+    spaced = sum(len(text.split()) for text in said) * 12 > sum(map(len, said))
+    pieces = {"ngram_range": (1, 2)} if spaced else {"analyzer": "char", "ngram_range": (1, 3)}
+    words = TfidfVectorizer(min_df=2, sublinear_tf=True, strip_accents="unicode", **pieces)
+    try:
+        words.fit(said)
+    except ValueError:  # nothing is said twice
+        words.set_params(min_df=1, analyzer="char")
     if ask.recipe.task == "regression":
-        line = make_pipeline(words, Ridge()).fit(ask.said(ask.train), ask.train["value"].to_numpy())
+        line = make_pipeline(words, Ridge()).fit(said, ask.train["value"].to_numpy())
         return Answers("tfidf", KIND, score=np.asarray(line.predict(ask.said(ask.test)), dtype=np.float64))
     model = make_pipeline(words, LogisticRegression(C=4.0, class_weight="balanced", max_iter=1000))
-    model.fit(ask.said(ask.train), _numbers(ask.recipe, ask.train))
+    model.fit(said, _numbers(ask.recipe, ask.train))
     return from_chances("tfidf", KIND, _spread(ask.recipe, model, model.predict_proba(ask.said(ask.test))))
 
 
@@ -107,7 +115,8 @@ def shown_chats(ask: Ask) -> list[dict[str, str]]:
     """The turns of the training rows that few_shot shows."""
     chats = [json.loads(chat) for chat in ask.train.sort("row")["messages"].head(100)]
     some = sorted(chats, key=lambda chat: len(json.dumps(chat)))[len(chats) // 2 :][: ask.recipe.evaluation.shots]
-    return [turn for chat in some for turn in chat]
+    # What a system is told stands once, before everything else.
+    return [turn for chat in some for turn in chat if turn["role"] != "system"]
 
 
 def copy(ask: Ask) -> Answers:
@@ -131,7 +140,8 @@ def possible(recipe: Recipe, base: Path) -> list[str]:
     """The baselines that only ask this base, with as much as the recipe says."""
     known: list[str] = [name for name in ("untuned", "zero_shot", "few_shot") if name in baselines_of(recipe.task)]
     if recipe.task == "classification":
-        able = {"untuned": bool(recipe.evaluation.descriptions), "zero_shot": _writes(base), "few_shot": True}
+        described = set(recipe.data.classes) <= set(recipe.evaluation.descriptions)
+        able = {"untuned": described, "zero_shot": _writes(base), "few_shot": True}
         return [name for name in known if able[name]]
     return known
 
@@ -144,6 +154,8 @@ def _prototypes(ask: Ask) -> Answers:
     centres = []
     for name in recipe.data.classes:
         shown = some_rows(ask.train.filter(ask.train["label"] == name), recipe.evaluation.shots)
+        if not shown.height:
+            raise RecipeError(f"the baseline 'few_shot' has no training row of the class {name!r} to show; leave it out")
         centres.append(embed(ask.base, list(shown["text"]), length).mean(axis=0))
     near = embed(ask.base, list(ask.test["text"]), length) @ np.array(centres).T
     return Answers("few_shot", KIND, near.argmax(axis=1), near[:, -1] - near[:, 0])

@@ -19,7 +19,7 @@ from adaptory.evaluation.embeddings import embed
 from adaptory.evaluation.kept import Beside, kept
 from adaptory.evaluation.scores import SCORES, Answers, Truth
 from adaptory.evaluation.slices import slices_of
-from adaptory.gate import Case, Estimate, Evidence
+from adaptory.gate import Case, Estimate, Evidence, ModelScores
 from adaptory.profile import history as data_history
 from adaptory.profile.domains import distances
 from adaptory.recipe import SEEN, Latency, Recipe
@@ -28,6 +28,7 @@ from adaptory.registry.promotion import git_commit
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
 from adaptory.training import Candidate
+from adaptory.training.candidate import read as read_candidate
 from adaptory.training.certificate import CERTIFICATE
 from adaptory.training.curve import CURVE
 
@@ -101,10 +102,18 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Emit) -> 
     evidence = measured(facts, truth, answers, metrics.plan(recipe, look.level if look else None))
     told = {name: {key: getattr(one, key) for key in ("digest", "latency", "size")} for name, one in about.items()}
     models = tuple(one.model_copy(update=told[one.name]) for one in evidence.models)
-    evidence = evidence.model_copy(update={"models": models})
+    evidence = evidence.model_copy(update={"models": (*models, *_lost_seeds(run))})
     _draw(run, evidence, truth, answers)
     whole.write(run.folder / EVIDENCE, evidence.model_dump_json(indent=1) + "\n")
     return evidence
+
+
+def _lost_seeds(run: Run) -> list[ModelScores]:
+    """Seeds that could not be trained, without a number: how steady a candidate is cannot be said of those that could."""
+    nothing = Estimate(value=None, low=None, high=None)
+    lost = [again.settings.seed for again in run.repeats() if read_candidate(again.candidate_folder) is None]
+    metrics = dict.fromkeys(run.recipe.metrics, nothing)
+    return [ModelScores(name=f"seed_{seed}", kind="repeat", metrics=metrics) for seed in lost]
 
 
 def measured(facts: Evidence, truth: Truth, answers: Sequence[Answers], plan: metrics.Plan) -> Evidence:

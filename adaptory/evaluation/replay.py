@@ -107,6 +107,8 @@ def _again(recipe: Recipe, evidence: Evidence, kept: tuple[Truth, list[Answers]]
     about = {model.name: model for model in evidence.models}
     beside = ("digest", "latency", "size")
     models = tuple(one.model_copy(update={key: getattr(about[one.name], key) for key in beside}) for one in made.models)
+    names = {one.name for one in models}
+    models += tuple(one for one in evidence.models if one.name not in names)  # seeds that could not be trained
     return judge(made.model_copy(update={"models": models}), recipe.gate, evidence.champion)
 
 

@@ -66,18 +66,18 @@ def open_child(now: Run, parent: str, one: Trial) -> str:
     return run_id
 
 
-def close_children(run: Run, made: Choice) -> None:
-    """What came of each trial, in its run: the chosen one is tagged."""
+def close_children(run: Run, made: Choice, parent: str) -> None:
+    """What came of each trial, in its run below this one: the chosen one is tagged."""
     mlflow = client(run.workspace)
     experiment = experiment_id(mlflow, run.workspace, run.recipe.name)
     for one in made.tried:
-        wanted = f"tags.`adaptory.key` LIKE '%{run.trained_with(one.trial.training).training_key}'" if one.trial.training else ""
+        key = f"{parent}/{run.trained_with(one.trial.training).training_key}" if one.trial.training else ""
+        wanted = key and f"tags.`adaptory.key` = '{key}'"
         for child in mlflow.search_runs([experiment], filter_string=wanted) if wanted else ():
-            if "mlflow.parentRunId" in child.data.tags:
-                numbers = one.model_dump(include={"score", "share", "seconds", "flops", "trainable", "latency"})
-                log_metrics(run.workspace, child.info.run_id, {f"trial/{name}": value for name, value in numbers.items()})
-                mlflow.set_tag(child.info.run_id, "adaptory.chosen", str(one.trial.number == made.chosen).lower())
-                mlflow.set_terminated(child.info.run_id, "FAILED" if one.failed else "FINISHED")
+            numbers = one.model_dump(include={"score", "share", "seconds", "flops", "trainable", "latency"})
+            log_metrics(run.workspace, child.info.run_id, {f"trial/{name}": value for name, value in numbers.items()})
+            mlflow.set_tag(child.info.run_id, "adaptory.chosen", str(one.trial.number == made.chosen).lower())
+            mlflow.set_terminated(child.info.run_id, "FAILED" if one.failed else "FINISHED")
 
 
 def experiment_id(mlflow: Any, workspace: Workspace, name: str) -> str:

@@ -178,6 +178,10 @@ def application(following: Following) -> Any:
             who, answers = await future
         except UserError as fault:
             return refused(422, str(fault))
+        except Exception as fault:
+            following.trouble = f"a question was not answered: {type(fault).__name__}"
+            asked.labels("500").inc()
+            raise
         finally:
             del future  # which holds a fault, which holds this call: a question of a MB, until garbage is looked for
         asked.labels("200").inc()

@@ -14,7 +14,7 @@ from adaptory.release.manifest import MANIFEST
 from adaptory.release.pull import fetch_release
 from adaptory.storage import ObjectStore
 
-_LOOSE = 0.1  # numbers of a base in bf16, beside those of one in fp32
+_LOOSE = 0.1  # of numbers computed in bf16
 # What a question must hold, by what the model was trained for.
 _ASKED = {
     "classes": ("text",), "value": ("text",), "tokens": ("prompt",), "dpo": ("prompt",), "reward": ("prompt", "answer"),
@@ -95,12 +95,12 @@ def smoke(folder: Path, root: Path, cache: Path) -> list[str]:
 
 def other_answers(loaded: Predictor, folder: Path) -> list[str]:
     """`smoke` of a release that is loaded already."""
-    from adaptory.training import network
+    from adaptory.training import devices, network
 
     folder = folder / "current" if (folder / "current").is_dir() else folder
     example = json.loads((folder / "example.json").read_bytes())
     found = loaded([row["asked"] for row in example])
-    loose = _in_bf16(folder) != network.holds_bf16(loaded.candidate.training)
+    loose = _in_bf16(folder) or devices.all_in_bf16(network.device(), loaded.candidate.training.precision)
     return [
         f"asked {json.dumps(row['asked'], ensure_ascii=False)[:120]}: {json.dumps(now, ensure_ascii=False)[:120]} instead of "
         f"{json.dumps(row['told'], ensure_ascii=False)[:120]}"
@@ -110,18 +110,18 @@ def other_answers(loaded: Predictor, folder: Path) -> list[str]:
 
 
 def _in_bf16(folder: Path) -> bool:
-    """Whether the release was judged with its base in bf16."""
+    """Whether the release answered in bf16, or in 4 bits, when it was judged."""
     from adaptory.training.certificate import GOLDEN
 
-    golden = folder / GOLDEN
-    return golden.is_file() and bool(json.loads(golden.read_bytes()).get("half"))
+    golden = json.loads((folder / GOLDEN).read_bytes()) if (folder / GOLDEN).is_file() else {}
+    return bool(golden.get("half") or golden.get("computed"))
 
 
 def _alike(then: Any, now: Any, *, loose: bool) -> bool:
     """Equal, numbers up to what another processor may do to the last digits.
 
-    Loose: one of the two held the base in bf16 and the other did not. Then numbers are near, and words may be others: of two
-    classes, or tokens, that are as likely, either is right.
+    Loose: one of the two computed in bf16, where other kernels give other digits. Then numbers are near, and words may be
+    others: of two classes, or tokens, that are as likely, either is right.
     """
     if isinstance(then, dict):
         return isinstance(now, dict) and then.keys() == now.keys() and all(_alike(then[k], now[k], loose=loose) for k in then)

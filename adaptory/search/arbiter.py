@@ -5,12 +5,12 @@ those that the best is not measurably ahead of is proposed.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from adaptory.data import some_rows
-from adaptory.errors import StageError
+from adaptory.errors import BaseModelError, RecipeError, StageError
 from adaptory.evaluation import baselines, metrics, respond
 from adaptory.evaluation.contestants import reference
 from adaptory.evaluation.evaluate import truth_of
@@ -73,9 +73,16 @@ def weigh(run: Run, emit: Callable[[dict[str, Any]], None]) -> Choice:
     if not any(one.training for one in several):
         raise StageError(f"no method could be trained; the first: {next(iter(failed.values()))}")
     answers, latency = [], []
-    for one in several:
+    for one in list(several):
         emit({"event": "stage", "what": f"{one.name} on {rows.height:,} validation rows"})
-        given, took = _answers(run, one, train, rows)
+        try:
+            given, took = _answers(run, one, train, rows)
+        except (RecipeError, BaseModelError) as fault:
+            if one.training:
+                raise
+            failed[one.number] = str(fault)  # this base cannot be asked so; the others are weighed
+            several.remove(one)
+            continue
         answers.append(given)
         latency.append(1000 * took / rows.height)
     main = recipe.metrics[0]
@@ -139,6 +146,15 @@ def _cost(run: Run, one: Trial) -> dict[str, Any]:
     made = read_candidate(run.trained_with(one.settings).candidate_folder)
     assert made is not None
     return {"seconds": made.seconds, "flops": made.flops, "trainable": made.trainable_parameters}
+
+
+def next_best(left: Sequence[Tried], *, lower: bool) -> Tried:
+    """Of what trains and was not struck out: the cheapest that the best was not measurably ahead of; if none, the best of it."""
+    sign = -1 if lower else 1
+    equals = [one for one in left if one.behind is None or (one.behind[0] <= 0 if sign > 0 else one.behind[1] >= 0)]
+    if equals:
+        return min(equals, key=lambda one: (one.flops, one.trial.number))
+    return max(left, key=lambda one: sign * (one.score or 0))
 
 
 def _proposed(run: Run, tried: tuple[Tried, ...], best: int, measured: str, rows: int, sign: int) -> Choice:

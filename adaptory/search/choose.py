@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adaptory.errors import PlanError, RecipeError, StageError, TrainingError
+from adaptory.errors import BaseModelError, PlanError, RecipeError, StageError, TrainingError
 from adaptory.recipe import LOWER
 from adaptory.run import Run
 from adaptory.search import arbiter, choice, halving, space
 from adaptory.search.choice import Choice, Trial, Tried
-from adaptory.training import candidate, pause
+from adaptory.training import adapter, candidate, methods, pause
 
 Emit = Callable[[dict[str, Any]], None]
 Train = Callable[[Sequence[Trial], int | None], None]  # these trials, as far as this rung; None: to the end
@@ -67,10 +67,19 @@ def train_trial(run: Run, number: int, rung: int | None, emit: Emit, every: floa
             raise StageError(f"the search of {run.recipe.name!r} has no rung {rung}; it has {len(rungs)}, from 0")
         pause.attempt(now, rungs[rung][0], emit, every)
         return
+    # These two are no fault of the method.
+    adapter.check_base(now.workspace.data(now.recipe.name) / "base", now.dataset.base)
+    methods.check_device(now.settings)
     try:
         candidate.train(now, emit, every)
-    except (TrainingError, PlanError) as fault:  # this method loses; the others are weighed
+    except (TrainingError, PlanError, RecipeError, BaseModelError) as fault:  # this method loses; the others are weighed
         pause.failed(now, fault)
+
+
+def give_up(run: Run, one: Trial, rung: int | None, reason: str) -> None:
+    """Notes that a trial loses though its settings were not found at fault: it is asked again in the next search."""
+    share = 1.0 if rung is None else halving.rungs(len(trials(run)))[rung][0]
+    pause.failed(run.trained_with(one.settings), PlanError(reason), share)
 
 
 def was_trained(run: Run, one: Trial, rung: int | None) -> bool:
@@ -129,8 +138,10 @@ def disqualify(run: Run, reason: str) -> str | None:
     left = [one for one in tried if one.trial.training and one.score is not None]
     if not left:
         return None
-    sign = -1 if run.recipe.search is None and run.recipe.metrics[0] in LOWER else 1  # of a search, more is always better
-    winner = max(left, key=lambda one: (one.share, sign * (one.score or 0)))
+    if run.recipe.search is None:
+        winner = arbiter.next_best(left, lower=run.recipe.metrics[0] in LOWER)
+    else:
+        winner = max(left, key=lambda one: (one.share, one.score or 0))
     told = f"trial {winner.trial.number} ({winner.trial.name}): the best failed after it was chosen: {reason}"
     limit = {"max_rows": run.recipe.training.max_rows}
     settings = winner.trial.settings.model_copy(update=limit if run.recipe.search is None else {})

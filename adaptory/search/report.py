@@ -35,15 +35,16 @@ def device_seconds(run: "Run") -> float:
 
 def _weighed(choice: Choice, one: Tried) -> dict[str, Any]:
     trained = one.trial.training is not None
-    return {
+    row = {
         "method": _bold(choice, one),
         choice.measured: _interval(one.score, one.low, one.high),
         "the best is ahead by": _interval(None, *one.behind) if one.behind else "–",
         "trained parameters": f"{one.trainable:,}" if trained else "–",
-        "training": f"{one.seconds:,.0f} s" if trained else "–",
-        "TFLOP": f"{one.flops / 1e12:,.1f}" if trained else "–",
+        "training": f"{one.seconds:,.0f} s" if trained and not one.failed else "–",
+        "TFLOP": f"{one.flops / 1e12:,.1f}" if trained and not one.failed else "–",
         "answer": f"{one.latency:,.1f} ms" if one.latency is not None else "–",
     }
+    return row | {"why it failed": one.failed or ""} if any(other.failed for other in choice.tried) else row
 
 
 def _halved(choice: Choice, one: Tried) -> dict[str, Any]:

@@ -30,14 +30,20 @@ def trials(recipe: Recipe) -> tuple[Trial, ...]:
     kinds = {name: _distribution(search, name) for name in sorted(search.space)}
     begin = {name: _inside(kind) for name, kind in kinds.items()}
     study.add_trial(optuna.create_trial(params=begin, distributions=kinds, value=0))
-    found = [Trial(number=0, name="as the recipe says", training=own)]
+    found, impossible = [Trial(number=0, name="as the recipe says", training=own)], None
     for _ in range(_DRAWS * search.trials):
         if len(found) == search.trials:
             break
         values = study.ask(kinds).params
-        made = _settings(own, values, recipe, len(found))
+        try:
+            made = _settings(own, values, recipe, len(found))
+        except RecipeError as fault:  # these values do not go together; others of the space do
+            impossible = fault
+            continue
         if made not in [one.training for one in found]:  # a small space has fewer settings than were asked for
             found.append(Trial(number=len(found), name=_name(values), training=made))
+    if len(found) == 1 and impossible:
+        raise impossible
     return tuple(found)
 
 

@@ -65,6 +65,17 @@ def pairs(model: Any, goal: Objective, rows: Sequence[Example], trunk: Any = Non
     return better, worse
 
 
+def references(model: Any, goal: Objective, rows: Sequence[Example], trunk: Any = None) -> list[tuple[float, float]]:
+    """The same for every row, of several processes each its part: what DPO holds a policy to."""
+    mine: list[tuple[int, float, float]] = []
+    for places, some in scoring(goal, model, rows, shared=True):
+        batch = objectives.prepared(goal, some, (goal.settings.seed,), trunk).to(next(model.parameters()).device)
+        better, worse = (part.tolist() for part in objectives.likelihoods(model, batch).chunk(2))
+        mine += zip(places, better, worse, strict=True)
+    found = {place: (better, worse) for place, better, worse in devices.gathered(mine)}
+    return [found[place] for place in range(len(rows))]
+
+
 def generate(
     model: Any, made: Renderer, prompts: Sequence[list[int]], longest: int | Sequence[int],
     tell: Callable[[int], None] = lambda done: None, draw: int | None = None, precision: str = "auto",
@@ -168,7 +179,9 @@ def scoring(
         model.eval()
     device = next(model.parameters()).device
     batches = sorted_batches([row.length * goal.sequences for row in rows], tokens or _TOKENS.get(device.type, _MANY))
-    with torch.inference_mode(), devices.computing(device, goal.settings.precision):
+    # Parts that are brought together in inference mode could not be trained with later.
+    plain = torch.no_grad() if devices.sharded() else torch.inference_mode()
+    with plain, devices.computing(device, goal.settings.precision):
         for places in devices.share(batches) if shared else batches:
             if devices.world() == 1:
                 preemption.check()

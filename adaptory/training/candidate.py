@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,11 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
     from adaptory.training.preemption import patience
     from adaptory.training.setup import setup
 
-    with devices.joined():
+    with devices.joined(), lock(run):
+        if any(devices.gathered([read(run.candidate_folder) is not None])):  # by another process, while this one waited
+            return _await_card(run.candidate_folder)
         tell = emit if not devices.rank() else lambda event: None
+        devices.forget_peak(network.device())
         work, facts = setup(run, tell, every)
         forecast = planner.forecast(work)
         tell({"event": "plan", **forecast.model_dump(), "said": forecast.sentence()})
@@ -94,6 +98,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
             devices.wait()
             return _await_card(run.candidate_folder)
         _check_trained(work.model, facts.first_digest)
+        trainable, total = methods.count(work.model)
         fresh = run.candidate_folder.with_name(f".{run.candidate_folder.name}")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -103,7 +108,6 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
         certificate.write_golden(work, golden, fresh, run.workspace.data(run.recipe.name) / "base", run.dataset.base, run)
         (fresh / xray.XRAY).write_text(facts.xray, encoding="utf-8")
         curve.write(fresh, curve.told(work.folder))
-        trainable, total = methods.count(work.model)
         made = Candidate(
             recipe=run.recipe.name,
             key=run.training_key,
@@ -144,6 +148,14 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
         checkpoint.forget(work.folder)
         devices.wait()
     return made
+
+
+def lock(run: Run) -> AbstractContextManager[None]:
+    """Two processes that were both told to train this candidate, since one was taken for dead, do so one after the other."""
+    from adaptory.training import devices, preemption
+
+    folder = run.candidate_folder
+    return nullcontext() if devices.rank() else preemption.alone(folder.with_name(f".{folder.name}.lock"))
 
 
 def _check_trained(model: Any, start: str) -> None:

@@ -4,14 +4,19 @@ Started by torchrun (which sets RANK, WORLD_SIZE and LOCAL_RANK); without it the
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from adaptory.errors import PlanError, StageError
+
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of a container, by version
-_NO_MEMORY = ("not enough memory", "can't allocate memory")  # torch's words for the host's, by platform
+# torch's words for the host's, by platform; and those of CUDA and its libraries
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+LESS = "lower training.micro_tokens, max_tokens or top_layers"  # where memory does not suffice
 ROWS = 16  # tokens of a product are a multiple: oneDNN makes kernels of its own for every number of them, and GPUs like it, too
 
 
@@ -28,10 +33,8 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # Others wait while the first one computes a trunk, which may take hours.
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=24))
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    dist.destroy_process_group()  # not after a fault: it would wait for the others, who wait for this one, and hide the reason
 
 
 def rank() -> int:
@@ -168,7 +171,18 @@ def peak_memory(device: Any) -> float:
         import torch
 
         return float(torch.cuda.max_memory_allocated(device)) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+def forget_peak(device: Any) -> None:
+    """What was used before counts no more in `peak_memory`, where the system can be told so: a trial's plan is its own."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    give_back()
+    with suppress(OSError):  # another system
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def is_memory(fault: Exception) -> bool:
@@ -178,12 +192,30 @@ def is_memory(fault: Exception) -> bool:
     return isinstance(fault, torch.OutOfMemoryError) or any(words in str(fault) for words in _NO_MEMORY)
 
 
+@contextmanager
+def memory_told(kind: type[StageError | PlanError], advice: str) -> Iterator[None]:
+    """Memory that runs out is told as this error, with what may be done; of several processes it is the fault of one: all end
+    with it, and none takes it for the result of a trial."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as fault:
+        if not is_memory(fault):
+            raise
+        from adaptory.training.network import device
+
+        told = f"out of memory, of {capacity(device()):.3g} GB; {advice}"
+        raise (kind if world() == 1 else StageError)(told) from fault
+
+
 def capacity(device: Any) -> float:
     """Memory that this process may take, in GB: all of the GPU, or its share of this machine or container."""
     if device.type == "cuda":
         import torch
 
-        return float(torch.cuda.get_device_properties(device).total_memory) / 1e9
+        free, _ = torch.cuda.mem_get_info(device)  # the rest is of its driver, and of other processes
+        return float(free + torch.cuda.memory_reserved(device)) / 1e9
     told = [path.read_text().strip() for path in _LIMITS if path.is_file()]
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *(int(limit) for limit in told if limit.isdigit())]
     return min(limits) / int(os.environ.get("LOCAL_WORLD_SIZE") or world()) / 1e9

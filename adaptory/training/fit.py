@@ -2,17 +2,15 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import Any
 
-from adaptory.errors import Preempted, StageError, TrainingError
+from adaptory.errors import Preempted, TrainingError
 from adaptory.training import devices, preemption
 from adaptory.training.objectives import losses
 from adaptory.training.schedules import rate
 from adaptory.training.validate import SCORES, validate
 from adaptory.training.work import State, Work, begin, save
-
-LESS = "lower training.micro_tokens, max_tokens or top_layers"  # where memory does not suffice
 
 
 def fit(work: Work, until: int | None = None) -> State:
@@ -23,7 +21,7 @@ def fit(work: Work, until: int | None = None) -> State:
     not finite or memory does not suffice, and Preempted after saving a checkpoint when SIGTERM came.
     """
     settings = work.goal.settings
-    with preemption.patiently(), _memory_told(work):
+    with preemption.patiently(), devices.memory_told(TrainingError, devices.LESS):
         state = begin(work)
         saved = time.monotonic()
         while state.epoch < settings.epochs and not state.gave_up(settings.patience):
@@ -100,12 +98,12 @@ def _gradient(work: Work, state: State, window: Sequence[int], *, due: bool) -> 
     import torch
 
     weight = sum(work.goal.weight(work.train[row]) for row in window)
-    total, starved = 0.0, False
+    parts, starved = [], False
     cut = work.cut(window, state.micro_tokens)
     own = devices.own(len(cut))
     for turn, rows in enumerate(devices.share(cut)):
         try:
-            total += _backward(work, state, rows, weight, counts=turn < own)
+            parts.append(_backward(work, state, rows, weight, counts=turn < own))
         except (torch.OutOfMemoryError, RuntimeError) as fault:
             if not devices.is_memory(fault):
                 raise
@@ -113,12 +111,13 @@ def _gradient(work: Work, state: State, window: Sequence[int], *, due: bool) -> 
                 raise
             starved = True
             break
+    total = float(sum(part.item() for part in parts))  # a device is not waited for after every batch
     told = [total, float(preemption.asked()), float(starved), float(due and not devices.rank())]
     total, stop, short, late = devices.add_up(list(state.weights.values()), told)
     return total, stop > 0, short > 0, late > 0
 
 
-def _backward(work: Work, state: State, rows: Sequence[int], weight: float, *, counts: bool) -> float:
+def _backward(work: Work, state: State, rows: Sequence[int], weight: float, *, counts: bool) -> Any:
     preemption.beat()
     some = [work.train[row] for row in rows]
     reference = [work.reference[row] for row in rows] if work.reference else ()
@@ -126,7 +125,7 @@ def _backward(work: Work, state: State, rows: Sequence[int], weight: float, *, c
         each, _ = losses(work.goal, work.model, some, (work.goal.settings.seed, state.epoch), reference, work.trunk)
         loss = each.sum() / weight * counts
     loss.backward()
-    return float(loss.item())
+    return loss.detach()
 
 
 def _end_of_epoch(work: Work, state: State) -> None:
@@ -147,21 +146,6 @@ def _end_of_epoch(work: Work, state: State) -> None:
         work.tell({"event": "epoch", "epoch": state.epoch, "step": state.step, "measured": measured, **scores})
 
 
-@contextmanager
-def _memory_told(work: Work) -> Iterator[None]:
-    """Memory that runs out where no half of a batch would help: for the optimizer, in a validation, beside sharded processes."""
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError) as fault:
-        if not devices.is_memory(fault):
-            raise
-        told = f"out of memory, of {devices.capacity(work.device):.3g} GB; {LESS}"
-        # Of several processes it is the fault of this one: all end with it, and none takes it for the result of a trial.
-        raise (TrainingError if devices.world() == 1 else StageError)(told) from fault
-
-
 def _halve(work: Work, state: State, window: Sequence[int]) -> None:
     """Makes room for one more try at half the micro-batch and the same window. Raises TrainingError the second time.
 
@@ -170,7 +154,7 @@ def _halve(work: Work, state: State, window: Sequence[int]) -> None:
     state.optimizer.zero_grad(set_to_none=True)
     if state.halved:
         raise TrainingError(
-            f"out of memory at training step {state.step + 1} also with {state.micro_tokens} tokens at once; {LESS}"
+            f"out of memory at training step {state.step + 1} also with {state.micro_tokens} tokens at once; {devices.LESS}"
         )
     state.halved, state.micro_tokens = True, max(1, work.room(window, state.micro_tokens) // 2)
     if not devices.rank():

@@ -8,6 +8,7 @@ import difflib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from adaptory.errors import BaseModelError, RecipeError
@@ -35,6 +36,8 @@ def check_device(settings: Training) -> None:
     """Raises RecipeError for a method that this machine cannot compute."""
     import torch
 
+    if settings.method == "qlora" and torch.cuda.is_available() and find_spec("bitsandbytes") is None:
+        raise RecipeError("method 'qlora' needs bitsandbytes; install it here: pip install 'adaptory[qlora]'")
     if settings.method == "qlora" and not torch.cuda.is_available():
         raise RecipeError(
             "method 'qlora' needs an NVIDIA GPU: its 4-bit products have no CPU kernels worth using, and it saves memory, not "

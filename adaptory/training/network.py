@@ -42,6 +42,11 @@ def holds_bf16(settings: Training) -> bool:
     return frozen and devices.all_in_bf16(device(), settings.precision)
 
 
+def rounds(settings: Training) -> bool:
+    """Whether the base's products are of so few digits that the same question, asked in another way, has a near answer only."""
+    return holds_bf16(settings) or settings.method == "qlora"
+
+
 def config_of(base: Path) -> Any:
     """The configuration of a base."""
     from transformers import AutoConfig
@@ -69,7 +74,7 @@ def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str]
     config, half = config_of(base), holds_bf16(settings)
     kind, outputs = kind_of(config), outputs_of(task, settings, classes)
     _check_text_only(config, kind)
-    drops = [name for name in vars(config) if name.endswith(("dropout", "dropout_prob", "dropout_rate", "pdrop"))]
+    drops = [name for name in vars(config) if name.endswith(("dropout", "dropout_prob", "dropout_rate", "pdrop", "layerdrop"))]
     more: dict[str, Any] = {name: 0.0 for name in drops if isinstance(getattr(config, name), float)}
     if outputs is not None:
         model_class = transformers.AutoModelForSequenceClassification
@@ -86,7 +91,7 @@ def load_base(base: Path, task: Task, settings: Training, classes: Sequence[str]
     with _quiet():
         model, found = model_class.from_pretrained(
             base, dtype=torch.bfloat16 if half else torch.float32, local_files_only=True, trust_remote_code=False,
-            use_safetensors=True, output_loading_info=True, **_quantised(settings), **more,
+            use_safetensors=True, output_loading_info=True, **_placed(), **_quantised(settings, model_class, config), **more,
         )  # fmt: skip
     model.drawn = sorted(key.removesuffix(".weight") for key in found["missing_keys"] if key.endswith(".weight"))
     for name, part in model.named_modules() if half else ():
@@ -162,9 +167,10 @@ def positions(model: Any, *, written: bool = False) -> int | None:
     import torch
 
     found: list[int] = []
+    two = unwrapped(model).config.is_encoder_decoder  # a lone decoder may be called so, too
     for name, part in unwrapped(model).named_modules():
         *above, last = name.split(".")
-        if isinstance(part, torch.nn.Embedding) and last in _POSITIONS and ("decoder" in above) <= written:
+        if isinstance(part, torch.nn.Embedding) and last in _POSITIONS and (two and "decoder" in above) <= written:
             first = 0 if part.padding_idx is None else part.padding_idx + 1  # where RoBERTa begins to count
             found.append(part.num_embeddings - getattr(part, "offset", 0) - first)
     if not found:
@@ -172,14 +178,29 @@ def positions(model: Any, *, written: bool = False) -> int | None:
     return min(found) - int(model.active_peft_config.num_virtual_tokens if learns_prompt(model) else 0)
 
 
-def _quantised(settings: Training) -> dict[str, Any]:
+def _placed() -> dict[str, Any]:
+    """On a GPU weights go there as they are read: several processes would each hold a whole base in the host's memory.
+
+    What will be sharded is not: no GPU need hold all of it.
+    """
+    where = device()
+    return {"device_map": {"": where}} if where.type == "cuda" and not devices.sharded() else {}
+
+
+def _quantised(settings: Training, model_class: Any, config: Any) -> dict[str, Any]:
+    """4 bits for the linear layers in the blocks (Dettmers et al. 2023); heads train, and are left as they are."""
     if settings.method != "qlora":
         return {}
     import torch
     from transformers import BitsAndBytesConfig
 
+    with torch.device("meta"):
+        bare = model_class.from_config(config)
+    whole = [name for name, part in bare.named_modules() if isinstance(part, torch.nn.Linear) and not _BLOCK.search(name)]
+    whole += list(bare._keep_in_fp32_modules or ())  # T5 casts what it computes to the type of these weights
     return {"quantization_config": BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, llm_int8_skip_modules=whole,
+        bnb_4bit_compute_dtype=torch.bfloat16 if devices.in_bf16(device(), settings.precision) else torch.float32,
     )}  # fmt: skip
 
 

@@ -50,17 +50,22 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
     """
     if found := settled(run, share):
         return found
-    from adaptory.training import adapter, checkpoint, devices, fit, methods, planner
+    from adaptory.training import adapter, candidate, checkpoint, devices, fit, methods, network, planner
     from adaptory.training.setup import setup
     from adaptory.training.validate import SCORES, validate
 
-    with devices.joined():
+    with devices.joined(), candidate.lock(run):
+        if any(devices.gathered([settled(run, share) is not None])):  # by another process, while this one waited
+            found = read(run, share)
+            assert found is not None
+            return found
         tell = emit if not devices.rank() else lambda event: None
         adapter.check_base(run.workspace.data(run.recipe.name) / "base", run.dataset.base)
         methods.check_device(run.settings)  # these two are no fault of the settings
+        devices.forget_peak(network.device())
         try:
             work, _ = setup(run, tell, every)
-        except (RecipeError, BaseModelError) as fault:  # settings that this base cannot be trained with
+        except (RecipeError, BaseModelError, PlanError) as fault:  # settings that this base, or machine, cannot be trained with
             if not devices.rank():
                 failed(run, fault, share)
             devices.wait()

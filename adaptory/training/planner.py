@@ -10,7 +10,6 @@ from adaptory.errors import PlanError, StageError
 from adaptory.frozen import Frozen
 from adaptory.training import checkpoint, devices, preemption
 from adaptory.training.batches import sorted_batches
-from adaptory.training.fit import LESS
 from adaptory.training.forward import finished_for_one_token
 from adaptory.training.network import block_count, blocks, linear_layers, unwrapped
 from adaptory.training.objectives import losses
@@ -40,6 +39,7 @@ class Forecast(Frozen):
         return f"plan: {self.steps:,} steps in about {_minutes(self.seconds)}, {self.memory:.1f} GB; {rates}"
 
 
+@devices.memory_told(PlanError, devices.LESS)
 def forecast(work: Work) -> Forecast:
     """Computes the longest batch and a few others, and predicts. Leaves the weights as they were.
 
@@ -95,7 +95,7 @@ def _fits(work: Work, rows: list[int]) -> bool:
         if not devices.is_memory(fault):
             raise
         if devices.sharded():  # the others wait for this one's parts, and end with it
-            raise StageError(f"a batch of {_computed(work, rows):,} tokens does not fit into memory; {LESS}") from None
+            raise StageError(f"a batch of {_computed(work, rows):,} tokens does not fit into memory; {devices.LESS}") from None
         return False
     finally:
         for weight in work.model.parameters():
@@ -117,9 +117,11 @@ def _smaller(work: Work) -> str:
 
 
 def _kept_later(work: Work) -> float:
-    """GB on the device that come with the first step: AdamW's two moments; on a CPU also the best epoch's weights."""
+    """GB on the device that come with the first step: AdamW's two moments; on a CPU also the best epoch's weights; of several
+    processes the gradients in one piece, to be summed."""
     trained: int = sum(one.numel() * one.element_size() for one in work.model.parameters() if one.requires_grad)
-    return trained * (3 if work.device.type == "cpu" else 2) / 1e9
+    copies = (3 if work.device.type == "cpu" else 2) + (devices.world() > 1)
+    return trained * copies / 1e9
 
 
 def tokens_of_epoch(work: Work) -> int:

@@ -4,7 +4,8 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 from adaptory.errors import Preempted
@@ -66,3 +67,20 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     _told = True
     if not _patient:
         check()
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Holds the lock in this file; while it waits for it, it gives signs of life, and can be told to stop."""
+    from filelock import FileLock, Timeout
+
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place)
+    while not lock.is_locked:
+        check()
+        with suppress(Timeout):
+            lock.acquire(timeout=2)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptory.data import read_split, some_rows
-from adaptory.errors import DataError, RecipeError
+from adaptory.errors import DataError, PlanError, RecipeError
 from adaptory.recipe.training import Training
 from adaptory.run import Run
 from adaptory.training import adapter, answers, devices, fused, network, objectives, render, xray
@@ -25,8 +25,9 @@ class Facts:
     xray: str
 
 
+@devices.memory_told(PlanError, f"{devices.LESS}, or take a method that trains less, or a smaller base")
 def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tuple[Work, Facts]:
-    """Everything a training is made of, and the facts its card will need."""
+    """Everything a training is made of, and the facts its card will need. Raises PlanError where memory does not suffice."""
     workspace, recipe, settings, began = run.workspace, run.recipe, run.settings, time.monotonic()
     base = workspace.data(recipe.name) / "base"
     adapter.check_base(base, run.dataset.base)
@@ -57,7 +58,7 @@ def setup(run: Run, emit: Callable[[dict[str, Any]], None], every: float) -> tup
     references: list[Sequence[tuple[float, float]]] = [(), ()]
     if goal.name == "dpo":
         emit({"event": "stage", "what": "scoring both answers under the start"})
-        references = [list(zip(*answers.pairs(model, goal, rows, trunk), strict=True)) for rows in (train, validation)]
+        references = [answers.references(model, goal, rows, trunk) for rows in (train, validation)]
     work = Work(
         model, goal, train, validation, run.training_key, folder, emit, references[0], references[1], trunk, every, began
     )
@@ -92,12 +93,10 @@ def _trunk(run: Run, model: Any, goal: Any, made: Any, train: Sequence[Any], val
     key = trunk.key(run.dataset.base, made.digest, cut, **held)
     found = trunk.Trunk(model, cut, run.workspace.cache / "trunk" / fingerprint.short(key))
     sequences = [one for rows in (train, validation) for one in objectives.sequences_of(goal, rows)]
-    if not devices.rank() and (new := len(found.missing(sequences))):
+    if new := len(found.missing(sequences)):
         emit({"event": "stage", "what": f"computing the frozen {cut} of {count} blocks for {new:,} new texts, once"})
-        found.extend(sequences, made.pad)
+        found.extend(sequences, made.pad)  # of several processes one computes, and the others find it; or each in its own cache
     devices.wait()
-    if devices.rank():
-        found = trunk.Trunk(model, cut, found.folder)
     found.attach()
     return found
 
@@ -119,6 +118,8 @@ def _check_fits(goal: Any, made: Any, settings: Training) -> None:
         raise RecipeError(
             "training.cache_trunk needs none of the blocks that ADAPTORY_SHARD would share out; unset one of the two"
         )
+    if settings.method == "qlora" and devices.sharded():
+        raise RecipeError("method 'qlora' cannot share out weights of 4 bits; unset ADAPTORY_SHARD, or use method 'lora'")
     if settings.cache_trunk and (goal.name == "masked" or made.kind == "seq2seq"):
         raise RecipeError("training.cache_trunk needs rows that are read the same in every epoch, and one stack of blocks")
     if settings.method == "prompt_tuning" and made.kind == "causal" and goal.name in ("classes", "value", "reward"):

@@ -10,13 +10,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adaptory.training import devices
-from adaptory.training.network import learns_prompt, unwrapped
+from adaptory.training.network import device, learns_prompt, unwrapped
 from adaptory.training.render import Example, common
 
 _WORTH = 4  # tokens: a shorter beginning is computed again and again
-_IDLE = 2500  # pairs of tokens that attention computes in vain rather than be called once more (on a CPU: docs/log.md)
+# Pairs of tokens that attention computes in vain rather than be called once more: on a CPU (docs/log.md), and on a GPU, where a
+# call waits longer to begin than so many take (reckoned).
+_IDLE, _GPU_IDLE = 2_500, 500_000
 # Causal networks that leave all of attention to transformers' own interface, without a window or a bias of their own.
 KNOWN = ("gemma", "granite", "llama", "mistral", "olmo", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+
+
+def _idle() -> int:
+    return _IDLE if device().type == "cpu" else _GPU_IDLE
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def planted(segments: Sequence[Segment], sequences: int) -> Tree:
     paths = [[at for part in (*one.above, number) for at in places[part]] for number, one in enumerate(segments)]
     rooted = len(segments) > 1 and all(one.above[:1] == (0,) for one in segments[1:])  # not the beginning of one group alone
     root, below = lengths[0] if rooted else 0, range(int(rooted), len(segments))
-    groups = _alike_in_length(below, lengths, [len(path) for path in paths], _IDLE)
+    groups = _alike_in_length(below, lengths, [len(path) for path in paths], _idle())
     lines = [_lines(group, places, paths) for group in groups]
     asking, seen = _beginnings(groups, lines, "asking"), _beginnings(groups, lines, "seen")
     before = [len(paths[number]) - lengths[number] for number in range(len(segments))]  # where a segment begins in its line

@@ -13,8 +13,7 @@ import json
 import mmap
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ class Trunk:
         if not self.missing(sequences):
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(self.folder):
+        with preemption.alone(self.folder / ".lock"):
             for index in sorted(self.folder.glob("*.json")):
                 self._open(index)
             return self._extend(sequences, pad)
@@ -185,22 +184,6 @@ def _reserve(path: Path, size: int) -> None:
                 f"no room for what the frozen blocks give in {path.parent}: it needs {size:,} bytes and {free:,} are free. "
                 "Free some room (older folders beside it can go) and run the same command to go on, or set cache_trunk: false"
             ) from None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock; while it waits for it, it says so, and can be told to stop."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / ".lock")
-    while not lock.is_locked:
-        preemption.check()
-        with suppress(Timeout):
-            lock.acquire(timeout=2)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class _Caught(Exception):  # noqa: N818 - nothing went wrong

@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from adaptory.errors import StageError
 from adaptory.training import checkpoint, curve, devices, preemption
+from adaptory.training.adapter import digest_of_weights
 from adaptory.training.batches import micro_batches, packs, plan
 from adaptory.training.objectives import Objective, sequences_of
 from adaptory.training.render import Example
@@ -144,6 +146,11 @@ def begin(work: Work) -> State:
             work.emit({"event": "stage", "what": f"going on from the checkpoint of step {state.step:,}"})
     elif not devices.rank():
         (work.folder / curve.CURVE).unlink(missing_ok=True)  # of an attempt that ended before its first checkpoint
+    if devices.world() > 1 and len(set(devices.gathered([(state.step, digest_of_weights(work.model))]))) > 1:
+        raise StageError(
+            f"the processes of this training begin with other weights, or from other checkpoints; on several machines "
+            f"{work.folder} must be one folder that all of them see"
+        )
     return state
 
 

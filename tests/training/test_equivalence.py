@@ -340,7 +340,8 @@ def test_the_losses_are_those_that_transformers_computes(tmp_path: Path) -> None
 )
 def test_two_processes_train_as_one(tmp_path: Path, sharded: bool) -> None:
     alone = run(tmp_path / "a", "sft", "causal", epochs=1)[0]
-    base(tmp_path / "b" / "causal", "causal")
+    for folder in (tmp_path / "b", tmp_path / "b" / "dpo"):
+        base(folder / "causal", "causal")
     script = tmp_path / "two.py"
     script.write_text(
         "import sys\n"
@@ -356,6 +357,10 @@ def test_two_processes_train_as_one(tmp_path: Path, sharded: bool) -> None:
         "    held = [w for n, w in one.model.named_parameters() if '.layers.' in n and not w.requires_grad]\n"
         "    mine = sum((w.to_local() if hasattr(w, 'to_local') else w).numel() for w in held)\n"
         f"    assert mine == sum(w.numel() for w in held) // {1 + sharded}, mine\n"
+        f"    if {sharded}:  # what it is held to is scored before the first step\n"
+        f"        there = Path({str(tmp_path / 'b' / 'dpo')!r})\n"
+        "        pairs = work(there, 'preference', 'causal', count=16, objective='dpo', epochs=1)\n"
+        "        assert len(pairs.reference) == 16 and len(trajectory(pairs)) in (0, 2)\n"
         "    # Clocks differ: the first process finds that a checkpoint is due after every step, the other one never does.\n"
         "    trajectory(replace(one, every=1e9 if devices.rank() else 0.0))\n"
     )

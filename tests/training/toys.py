@@ -151,8 +151,7 @@ def work(
         trunk = Trunk(model, cut, folder / f"trunk-{task}-{kind}-{cut}")
         trunk.extend([one for rows in (train, held) for one in objectives.sequences_of(goal, rows)], renderer.pad)
         trunk.attach()
-    both = [answers.pairs(model, goal, rows, trunk) if goal.name == "dpo" else ((), ()) for rows in (train, held)]
-    references = [list(zip(*one, strict=True)) for one in both]
+    references = [answers.references(model, goal, rows, trunk) if goal.name == "dpo" else [] for rows in (train, held)]
     return Work(
         model, goal, train, held, "toy", folder / "checkpoints", lambda event: None, references[0], references[1], trunk, 1e9
     )

@@ -70,6 +70,27 @@ def test_the_workers_of_the_cluster_run_the_commands_and_know_the_variables_of_c
         assert int(pod["terminationGracePeriodSeconds"]) >= int(service["stop_grace_period"].removesuffix("s"))
 
 
+def test_a_pod_holds_the_secrets_of_a_client_and_no_others() -> None:
+    client = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
+    client |= {"PREFECT_API_AUTH_STRING"}
+    template = json.loads((ROOT / "infra" / "kubernetes" / "pool" / "job-template.json").read_bytes())
+    pods = [template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]]
+    pods += [one["spec"]["template"]["spec"] for kind in ("Deployment", "StatefulSet") for _, one in manifests(kind)]
+    assert len(pods) == 4
+    for pod in pods:
+        held = next(one["secret"] for one in pod["volumes"] if one["name"] == "secrets")
+        assert {one["key"] for one in held["items"]} == {one["path"] for one in held["items"]} == client
+
+
+def test_what_a_person_asks_for_does_not_wait_behind_retrains() -> None:
+    entries = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    queues = {one["entrypoint"]: one["work_pool"].get("work_queue_name", "default") for one in entries}
+    assert {flow for flow, queue in queues.items() if queue == "people"} == {
+        "flows/promote.py:promote", "flows/rollback.py:rollback", "flows/reconcile.py:reconcile", "flows/monitor.py:monitor",
+    }  # fmt: skip
+    assert queues["flows/retrain.py:retrain"] == "default"
+
+
 def test_processes_of_a_gpu_machine_share_memory_enough_for_gradients() -> None:
     """The default of 64 MB would end a training of several GPUs in its first step."""
     assert SERVICES["gpu-worker"]["shm_size"] == "1gb"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from adaptory.errors import PlanError, RecipeError, StageError, TrainingError
 from adaptory.recipe import Recipe
 from adaptory.run import Run
-from adaptory.search import Choice, Trial, Tried, choice, choose, halving, report, space
+from adaptory.search import Choice, Trial, Tried, arbiter, choice, choose, halving, report, space
 from adaptory.training import pause
 from tests.support import tiny_recipe
 
@@ -115,6 +115,49 @@ def test_the_table_tells_why_a_trial_failed_and_which_one_was_chosen() -> None:
     assert "| **1: rank 2** | 33% | 0.7100 | 12 s | 3.0 |  |" in page
     assert "| 0: as the recipe says | 11% | failed | 0 s | 0.0 | loss nan |" in page
     assert page.endswith("On 90 validation rows. Chosen: trial 1 is best of 2.")
+
+
+def test_the_table_of_methods_tells_why_one_could_not_be_trained() -> None:
+    own = recipe().training
+    tried = (
+        Tried(trial=Trial(number=0, name="LoRA", training=own), share=1, score=0.7, low=0.6, high=0.8, latency=2, seconds=9),
+        Tried(trial=Trial(number=1, name="the whole network", training=own), share=1, score=None, failed="out of memory"),
+    )
+    page = report.markdown(Choice(measured="macro F1", rows=90, tried=tried, chosen=0, training=own, reason="it is the only one"))
+    assert "| 1: the whole network | – | – | 2" not in page and "| – | – | – | out of memory |" in page
+
+
+def test_of_methods_the_cheapest_that_is_as_good_follows_one_that_failed() -> None:
+    own = recipe().training
+
+    def weighed(number: int, score: float, behind: tuple[float, float] | None, flops: float) -> Tried:
+        one = Trial(number=number, name=f"way {number}", training=own)
+        return Tried(trial=one, share=1, score=score, behind=behind, flops=flops)
+
+    left = [weighed(0, 0.80, None, 9), weighed(1, 0.79, (-0.01, 0.03), 5), weighed(2, 0.78, (-0.01, 0.05), 2)]
+    left.append(weighed(3, 0.5, (0.1, 0.5), 1))
+    assert arbiter.next_best(left, lower=False).trial.number == 2
+    assert arbiter.next_best([left[0], left[3]], lower=False).trial.number == 0, "none is near the best: the better one"
+    assert arbiter.next_best([left[3], weighed(4, 0.6, (-0.5, -0.1), 1)], lower=True).trial.number == 3, "of losses the lower"
+
+
+def test_values_that_do_not_go_together_are_not_drawn() -> None:
+    made = recipe(space={"method": ["lora", "freeze"], "top_layers": [None, 1]}, trials=4)
+    several = space.trials(made)
+    assert {(one.settings.method, one.settings.top_layers) for one in several} == {("lora", None), ("lora", 1), ("freeze", 1)}
+
+
+def test_a_trial_that_was_killed_every_time_loses_and_is_asked_again_in_the_next_search(tmp_path: Path) -> None:
+    made_of = recipe()
+    folder = SimpleNamespace(candidate_folder=tmp_path / "candidate-1")
+    run: Any = SimpleNamespace(recipe=made_of, trained_with=lambda settings: folder)
+    one = space.trials(made_of)[0]
+    for rung in (0, 1, None):
+        choose.give_up(run, one, rung, "stage train ended with code -9")
+        assert not choose.was_trained(run, one, rung)
+        share = 1.0 if rung is None else halving.rungs(made_of.search.trials)[rung][0]
+        found = pause.read(cast(Run, folder), share)
+        assert found and found.score is None and found.failed == "stage train ended with code -9"
 
 
 def test_no_settings_are_tried_twice_and_a_small_space_has_fewer_trials() -> None:
