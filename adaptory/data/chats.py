@@ -50,5 +50,16 @@ def prompt(written: str) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in json.loads(written)[:-1])
 
 
+def said(written: str) -> str:
+    """The same without what a system is told."""
+    turns = [message for message in json.loads(written)[:-1] if message["role"] != "system"]
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+
+
+def last_asked(written: str) -> str:
+    """The message that is answered."""
+    return str(json.loads(written)[-2]["content"])
+
+
 def _written(chat: list[dict[str, Any]]) -> str:
     return json.dumps(chat, ensure_ascii=False)

@@ -1,6 +1,7 @@
 """Cells to typed rows, a column at a time: what cannot be used is refused with its bytes, line and reason."""
 
 import html
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -68,7 +69,7 @@ def typed(piece: Piece, name: str, source: Source, file: str, data: Data, task: 
     table = table.with_columns(polars.coalesce(absent).alias("absent"))
     reasons = [polars.col("absent")]
     for field in [field for field in _TEXTS if field in columns]:
-        table = table.with_columns(_clean(table[field], source).alias(field))
+        table = table.with_columns(_clean(table[field], source, chat=field == "messages").alias(field))
         cell = polars.col(field)
         reasons.append(polars.when(cell == "").then(polars.lit(f"empty {field}")))
         reasons.append(polars.when(cell.str.contains("\0", literal=True)).then(polars.lit(f"NUL in {field}")))
@@ -91,10 +92,10 @@ def typed(piece: Piece, name: str, source: Source, file: str, data: Data, task: 
     return Typed(good, tuple(sorted([*cells.refused, *bad], key=lambda one: one.line)), unreadable)
 
 
-def _clean(cells: Any, source: Source) -> Any:
+def _clean(cells: Any, source: Source, *, chat: bool) -> Any:
     """Composed letters, no space at the ends, and no HTML entities where the recipe says so."""
     if source.html_entities == "decode":
-        cells = _changed(cells, cells.str.contains("&", literal=True), _decoded)
+        cells = _changed(cells, cells.str.contains("&", literal=True), _decoded_chat if chat else _decoded)
     beyond_ascii = cells.str.len_bytes() != cells.str.len_chars()
     return _changed(cells, beyond_ascii, lambda text: unicodedata.normalize("NFC", text)).str.strip_chars()
 
@@ -112,6 +113,15 @@ def _decoded(text: str) -> str:
     while (once := html.unescape(text)) != text:
         text = once
     return text
+
+
+def _decoded_chat(written: str) -> str:
+    """The same of what is said in a chat: a decoded quotation mark would end its JSON. What is no chat is told elsewhere."""
+    try:
+        chat = json.loads(written)
+        return json.dumps([turn | {"content": _decoded(turn["content"])} for turn in chat], ensure_ascii=False)
+    except (ValueError, TypeError, KeyError):
+        return written
 
 
 def _labelled(table: Any, label: Label) -> tuple[Any, list[Any]]:
@@ -194,6 +204,20 @@ def leaks(table: Any, task: Task) -> Any:
     if task == "pair_classification":
         return table["text"] + "\n" + table["text_pair"]
     return table["prompt" if task == "preference" else "text"]
+
+
+def asked(table: Any, task: Task) -> Any:
+    """What is said to the model, as a person would look for it: of a chat the last message before the answer."""
+    if task == "sft":
+        return table["messages"].map_elements(chats.last_asked, return_dtype=table["messages"].dtype)
+    return leaks(table, task)
+
+
+def compared(table: Any, task: Task) -> Any:
+    """The text by which rows are near-copies: of a chat without what a system is told, which many may share."""
+    if task == "sft":
+        return table["messages"].map_elements(chats.said, return_dtype=table["messages"].dtype)
+    return leaks(table, task)
 
 
 def _digests(table: Any) -> list[str]:

@@ -19,6 +19,8 @@ from adaptory.errors import DataError
 from adaptory.recipe import Recipe
 from adaptory.workspace import Workspace
 
+_FEW = 0.25  # of the rows may be set aside as near-copies
+
 
 def split(workspace: Workspace, recipe: Recipe) -> None:
     """Writes every row to the split of its document, or to quarantine if it repeats or leaks.
@@ -42,7 +44,9 @@ def split(workspace: Workspace, recipe: Recipe) -> None:
             close = near.across_splits(
                 signatures, ranks, recipe.data.split.near_copies, lambda indices: _texts_at(shards, indices, recipe)
             )  # fmt: skip
-            aside = polars.concat([aside, close.join(aside, on="index", how="anti")])
+            close = close.join(aside, on="index", how="anti")
+            _check_few(close.height, len(ranks) - aside.height, recipe)
+            aside = polars.concat([aside, close])
     with whole_folder(workspace.data(recipe.name) / "splits") as out:
         counts, sources = _write_splits(recipe, shards, ranks, aside, out)
         kinds = _write_quarantine(workspace, recipe, shards, aside, out)
@@ -58,6 +62,16 @@ def split(workspace: Workspace, recipe: Recipe) -> None:
             files={name: fingerprint.of_file(out / name) for name in names},
         )
         (out / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _check_few(close: int, rows_: int, recipe: Recipe) -> None:
+    """Raises DataError when so many rows are near-copies that something else must be alike in them."""
+    if close > _FEW * rows_:
+        raise DataError(
+            f"{close:,} of {rows_:,} rows are near-copies (data.split.near_copies: {recipe.data.split.near_copies:g}) of rows "
+            f"in another split, more than {_FEW:.0%}: an instruction or a form that they share counts, too. Take it out of the "
+            "text (a system message does not count), raise near_copies, or set it to null; or give rows of one document a group"
+        )
 
 
 def _keys(recipe: Recipe, shard: Path) -> tuple[Any, list[tuple[Any, Any]]]:
@@ -76,7 +90,7 @@ def _keys(recipe: Recipe, shard: Path) -> tuple[Any, list[tuple[Any, Any]]]:
         "content": whole,
         **({"leak": leak.hash()} if recipe.task in rows.ASKED else {}),
     })  # fmt: skip
-    return keys, near.signed(leak) if recipe.data.split.near_copies else []
+    return keys, near.signed(normalised(rows.compared(table, recipe.task))) if recipe.data.split.near_copies else []
 
 
 def _ranks(recipe: Recipe, table: Any) -> Any:
@@ -103,7 +117,7 @@ def _texts_at(shards: list[Path], indices: Any, recipe: Recipe) -> dict[int, tup
 
     table = polars.scan_parquet(shards, row_index_name="index")
     table = table.join(polars.LazyFrame({"index": indices}), on="index", how="semi").collect(engine="streaming")
-    texts = normalised(rows.leaks(table, recipe.task))
+    texts = normalised(rows.compared(table, recipe.task))
     return {index: (name, text) for index, name, text in zip(table["index"], table["row"], texts, strict=True)}
 
 

@@ -140,7 +140,7 @@ def _depends(recipe: Recipe, made: Candidate, name: str, rows: Rows) -> dict[str
     facts: dict[str, Any] = {
         "adapter": made.digest, "base": made.base_digest, "rendering": made.rendering, "start": made.start,
         "method": made.training.method, "classes": made.classes, "longest": told.max_new_tokens, "task": recipe.task,
-        "masked": [recipe.training.masked, recipe.training.seed] if recipe.task == "text" else None,
+        "masked": [recipe.training.masked, recipe.training.seed, recipe.training.max_tokens] if recipe.task == "text" else None,
     }  # fmt: skip
     if recipe.data.classes:
         facts["calibrated"] = _digest(rows.validation)

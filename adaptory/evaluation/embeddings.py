@@ -20,11 +20,12 @@ def embed(base: Path, texts: Sequence[str], max_tokens: int) -> Floats:
     from adaptory.training.render import Example
 
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    model = (
-        AutoModel.from_pretrained(base, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True)
-        .eval()
-        .to(network.device())
+    model = AutoModel.from_pretrained(
+        base, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
+    if model.config.is_encoder_decoder:  # the half that reads
+        model = model.get_encoder()
+    model = model.eval().to(network.device())
     encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
     rows = [Example("", list(ids) or [0]) for ids in encoded]
     out = np.zeros((len(rows), model.config.hidden_size))

@@ -9,7 +9,7 @@ import numpy as np
 
 from adaptory import fingerprint, profile, whole
 from adaptory.data import read_split, some_rows
-from adaptory.data.rows import leaks
+from adaptory.data.rows import asked
 from adaptory.errors import DataError, Preempted, ServerError, UserError
 from adaptory.evaluation import beside, cases, contestants, metrics, plots, respond, scores, tables
 from adaptory.evaluation.changes import CHANGES, since
@@ -240,7 +240,7 @@ def truth_of(recipe: Recipe, test: Any, slices: dict[str, Any]) -> Truth:
         sources=tuple(test["source"]),
         labels=np.array([number[label] for label in test["label"]]) if number else None,
         values=test["value"].to_numpy() if valued else None,
-        asked=tuple(chat[-2]["content"] for chat in chats) if chats else tuple(leaks(test, recipe.task)),
+        asked=tuple(asked(test, recipe.task)),
         texts=tuple(chat[-1]["content"] for chat in chats),
         slices=slices,
     )

@@ -68,8 +68,9 @@ def _f1(sums: Floats) -> Floats:
 
 
 def _macro_f1(sums: Floats) -> Floats:
-    """Mean F1 of the classes; a class never met and never picked counts 0."""
-    return _f1(sums).mean(axis=1)  # type: ignore[no-any-return]
+    """Mean F1 of the classes that are met or picked: a class that a draw (or a slice) lacks says nothing of a model."""
+    _, rows, picks = _by_class(sums)
+    return ratio(columns(_f1(sums).sum(axis=1), (rows + picks > 0).sum(axis=1)))
 
 
 def _weighted_f1(sums: Floats) -> Floats:
@@ -185,7 +186,7 @@ def credit(truth: Truth, answers: Answers) -> Floats:
 
 
 MEASURES: dict[Metric, Measure] = {
-    "macro_f1": _summed(_confusion, _macro_f1, "macro F1", "F1 per class, unweighted mean, absent classes 0"),
+    "macro_f1": _summed(_confusion, _macro_f1, "macro F1", "F1 per class, unweighted mean of the classes met or picked"),
     "weighted_f1": _summed(_confusion, _weighted_f1, "weighted F1", "F1 per class, mean weighted by the rows of the class"),
     "accuracy": _summed(_hits, ratio, "accuracy", "share of rows"),
     "roc_auc": Measure(roc_auc, "ROC AUC", "one class against the rest, unweighted mean, ties half"),

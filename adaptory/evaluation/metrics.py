@@ -78,7 +78,10 @@ def slices(truth: Truth) -> dict[str, Any]:
 
 
 def _measurable(truth: Truth, plan: Plan) -> list[str]:
-    return [name for name, rows in truth.slices.items() if rows.sum() >= SUPPORT and plan.of_slice(name)]
+    """Of slices of one document nothing can be said of chance."""
+    groups = np.array(truth.groups or truth.rows)
+    several = [name for name, rows in truth.slices.items() if rows.sum() >= SUPPORT and len(set(groups[rows])) > 1]
+    return [name for name in several if plan.of_slice(name)]
 
 
 def _measured(
@@ -89,18 +92,20 @@ def _measured(
         rows = np.flatnonzero(truth.slices[where])
         truth, answers = truth.take(rows), [one.take(rows) for one in answers]
     values_, drawn, left_out = _drawn(truth, answers, metrics, plan, where)
-    found = [
-        {m: resampling.estimate(_point(values_[n, m]), drawn[n, m], plan.confidence, left_out.get((n, m))) for m in metrics}
-        for n in range(len(answers))
-    ]
+    units = len(set(truth.groups or truth.rows))
+
+    def estimated(n: int, m: Metric) -> Estimate:
+        return resampling.estimate(_point(values_[n, m]), drawn[n, m], plan.confidence, left_out.get((n, m)), units)
+
+    found = [{m: estimated(n, m) for m in metrics} for n in range(len(answers))]
     gaps = []
     for n, m in [(n, m) for n in range(1, len(answers)) for m in metrics]:
         value, gap = _point(values_[0, m] - values_[n, m]), drawn[0, m] - drawn[n, m]
         out = left_out[0, m] - left_out[n, m] if left_out else None
-        estimate = resampling.estimate(value, gap, plan.confidence, out)
+        estimate = resampling.estimate(value, gap, plan.confidence, out, units)
         bound = None
         if plan.level is not None and answers[n].kind == "champion" and estimate.value is not None:
-            low, high = resampling.bounds(estimate.value, gap, plan.level, len(set(truth.groups)))
+            low, high = resampling.bounds(estimate.value, gap, plan.level, units)
             bound = Estimate(value=estimate.value, low=low, high=high, deviation=estimate.deviation)
         gaps.append(Difference(other=answers[n].name, metric=m, estimate=estimate, slice=where, bound=bound))
     return found, gaps

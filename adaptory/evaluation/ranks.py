@@ -37,19 +37,23 @@ def spearman_r(truth: Truth, answers: Answers, classes: int) -> Statistic:
 
 
 def roc_auc(truth: Truth, answers: Answers, classes: int) -> Statistic:
-    """One class against the rest, unweighted mean: how often a row of the class gets more than one of another, ties half."""
+    """One class against the rest, unweighted mean: how often a row of the class gets more than one of another, ties half.
+
+    A class that a draw lacks is left out of its mean.
+    """
     if answers.chances is None or truth.labels is None:
         return undefined
     orders = [(*_groups(answers.chances[:, place]), truth.labels == place) for place in range(classes)]
 
     def value(weights: Floats) -> Floats:
-        found = np.zeros(len(weights))
+        found = []
         for order, starts, own in orders:
             drawn, inside = weights[:, order], own[order]
             ours = np.add.reduceat(drawn * inside, starts, axis=1)
             others = np.add.reduceat(drawn * ~inside, starts, axis=1)
             won = (ours * (others.cumsum(axis=1) - others / 2)).sum(axis=1)
-            found += ratio(columns(won, ours.sum(axis=1) * others.sum(axis=1)))
-        return found / classes
+            found.append(ratio(columns(won, ours.sum(axis=1) * others.sum(axis=1))))
+        known = np.isfinite(found)
+        return ratio(columns(np.where(known, found, 0.0).sum(axis=0), known.sum(axis=0)))
 
     return value

@@ -15,6 +15,7 @@ from adaptory.gate.evidence import Estimate, Paired
 
 _CHUNK = 200  # resamples drawn at a time, to bound memory
 _GROUPS = 200  # the jackknife leaves so many groups of rows out, one after the other
+_MANY = 30  # documents: from then on Student's t is the normal curve, nearly
 _ENOUGH = 10  # draws beyond a percentile that make it one; further out, the normal curve with the draws' own deviation
 
 
@@ -45,13 +46,21 @@ def leave_out(rows: int, documents: Ints | None = None) -> Floats:
     return weights
 
 
-def estimate(value: float | None, drawn: Floats, confidence: float, left_out: Floats | None = None) -> Estimate:
-    """A value with the interval of its draws; undefined if the value, or any draw of it, is. With `left_out`, by BCa."""
-    if value is None or not math.isfinite(value) or not np.isfinite(drawn).all():
+def estimate(
+    value: float | None, drawn: Floats, confidence: float, left_out: Floats | None = None, units: int = _MANY
+) -> Estimate:
+    """A value with the interval of its draws; undefined if the value, or any draw of it, is. With `left_out`, by BCa.
+
+    Of few documents the draws scatter too little (of one not at all), and the ends are never nearer than Student's t.
+    """
+    if value is None or units < 2 or not math.isfinite(value) or not np.isfinite(drawn).all():
         return Estimate(value=None, low=None, high=None)
-    tail = (1 - confidence) / 2
+    tail, deviation = (1 - confidence) / 2, float(drawn.std(ddof=1))
     low, high = ends(value, drawn, tail, left_out)
-    return Estimate(value=value, low=low, high=high, deviation=float(drawn.std(ddof=1)))
+    if units < _MANY:
+        wide = bounds(value, drawn, tail, units)
+        low, high, deviation = min(low, wide[0]), max(high, wide[1]), deviation * math.sqrt(units / (units - 1))
+    return Estimate(value=value, low=low, high=high, deviation=deviation)
 
 
 def ends(value: float, drawn: Floats, tail: float, left_out: Floats | None = None) -> tuple[float, float]:

@@ -87,9 +87,11 @@ def written(
 
 
 def rows_of(one: Loaded, recipe: Recipe, table: Any) -> list[Example]:
-    """The rows as this model reads them; of classes and values cut as in training, of pairs whole."""
+    """The rows as this model reads them; of classes and values cut as in its training, of pairs whole, of running texts as this
+    recipe cuts them: whoever sees more before a token guesses it more easily."""
     most = network.positions(one.model) or _WHOLE
-    made = one.made if recipe.task != "preference" else replace(one.made, max_tokens=min(most, _WHOLE))
+    sizes = {"preference": _WHOLE, "text": recipe.training.max_tokens}
+    made = replace(one.made, max_tokens=min(most, sizes[recipe.task])) if recipe.task in sizes else one.made
     loose = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_quarantine": 1.0})})
     found, left = render.examples(made, loose, table)
     if left and recipe.task != "text":

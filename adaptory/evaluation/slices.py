@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from adaptory.data.rows import leaks, slice_column
+from adaptory.data.rows import asked, leaks, slice_column
 from adaptory.data.splits import hashes_of
 from adaptory.profile import history as data_history
 from adaptory.recipe import LENGTHS, NEW, SEEN, Recipe
@@ -29,7 +29,7 @@ def by_content(recipe: Recipe, test: Any) -> dict[str, Bools]:
     """The slices that the rows themselves make."""
     found = {f"source={name}": (test["source"] == name).to_numpy() for name in sorted(test["source"].unique())}
     found |= {f"class={name}": (test["label"] == name).to_numpy() for name in recipe.data.classes}
-    texts = leaks(test, recipe.task)
+    texts = asked(test, recipe.task)
     words = texts.str.count_matches(r"\S+").to_numpy()
     for name in LENGTHS:
         low, _, high = name.removeprefix("words=").partition("-")

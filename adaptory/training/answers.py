@@ -226,7 +226,7 @@ def reply(
         alone = replace(goal, name="value")  # one sequence per row
         return [{"reward": float(said)} for said in outputs(model, alone, rows)[:, 0]]
     if made.task == "text":
-        rows = [Example("", made.passage(one["text"]), 1) for one in asked]
+        rows = [Example("", made.passage(one["text"]), max(1, len(made.begin))) for one in asked]
         total, count = losses(model, goal, rows)
         if not count.all():
             raise UserError(_NOTHING)

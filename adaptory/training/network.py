@@ -112,8 +112,14 @@ def _check_text_only(config: Any, kind: str) -> None:
 
 
 def blocks(model: Any) -> dict[str, int]:
-    """Module name -> number of its block, for everything inside one."""
-    return {name: int(found[1]) for name, _ in model.named_modules() if (found := _BLOCK.search(name))}
+    """Module name -> number of its block, for everything inside one; of two stacks of unequal depth the topmost have the same."""
+    found = [(name, one[1], name[: one.start()]) for name, _ in model.named_modules() if (one := _BLOCK.search(name))]
+    if not unwrapped(model).config.is_encoder_decoder:
+        return {name: int(number) for name, number, _ in found}
+    depth: dict[str, int] = {}
+    for _, number, stack in found:
+        depth[stack] = max(depth.get(stack, 0), int(number))
+    return {name: int(number) + max(depth.values()) - depth[stack] for name, number, stack in found}
 
 
 def block_modules(model: Any) -> list[Any]:

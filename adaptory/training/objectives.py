@@ -47,7 +47,7 @@ class Objective:
             return float(len(row.ids) - max(row.start, 0 if row.second is not None else 1))
         if self.name == "masked":
             return float(_hidden_count(row, self.settings.masked))
-        return self.class_weights[int(row.target)] if self.class_weights else 1.0
+        return 1.0  # class weights are 1 on average: divided by their own sum in each step, they would balance nothing
 
 
 def objective(task: Task, settings: Training, made: Renderer, train: Sequence[Example], classes: int) -> Objective:

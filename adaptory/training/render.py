@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,10 @@ class Renderer:
         """The digest of the rendering: training, evaluation and serving must agree on it."""
         tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
         tokenizer |= {"truncation": None, "padding": None}  # these are of the last call, not of the tokenizer
+        begin = {"begin": self.begin} if self.begin and (self.task == "text" or self.template == BARE) else {}
         return fingerprint.of_json({
             "schema": "rendering/v1", "task": self.task, "kind": self.kind, "max_tokens": self.max_tokens,
-            "template": self.template, "system": self.system, "tokenizer": tokenizer,
+            "template": self.template, "system": self.system, "tokenizer": tokenizer, **begin,
         })  # fmt: skip
 
     def counts_like(self, other: "Renderer") -> bool:
@@ -112,26 +114,41 @@ class Renderer:
     def passage(self, text: str) -> list[int]:
         """Token ids of a running text, cut at `max_tokens`."""
         around = self.around
+        before, after = around[:1] or self.begin, around[1:]
         body = self.tokenizer(text, add_special_tokens=False)["input_ids"] + ([] if around else [self.stop])
-        return [*around[:1], *body[: self.max_tokens - len(around)], *around[1:]]
+        return [*before, *body[: self.max_tokens - len(before) - len(after)], *after]
 
     @property
     def around(self) -> list[int]:
         """What an encoder's texts stand between: [CLS] and [SEP] or their like. Nothing for a causal base."""
         return list(self.tokenizer("")["input_ids"]) if self.kind == "encoder" else []
 
+    @cached_property
+    def begin(self) -> list[int]:
+        """What a causal base's texts begin with, as its tokenizer says (<s> of Llama and Gemma); of most bases nothing."""
+        if self.kind != "causal":
+            return []
+        whole, plain = (list(self.tokenizer("a", add_special_tokens=more)["input_ids"]) for more in (True, False))
+        return next((whole[:at] for at in range(len(whole)) if whole[at : at + len(plain)] == plain), [])
+
     def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Token ids of everything before an answer."""
+        """Token ids of everything before an answer. Raises DataError for messages that the base's template refuses."""
+        from jinja2 import TemplateError
+
         said = [{"role": "system", "content": self.system}] if self.system and messages[0]["role"] != "system" else []
-        text = self.tokenizer.apply_chat_template(
-            [*said, *messages], chat_template=self.template, tokenize=False, add_generation_prompt=True, strftime_now=_no_date
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [*said, *messages], chat_template=self.template, tokenize=False, add_generation_prompt=True, strftime_now=_no_date
+            )
+        except TemplateError as fault:
+            raise DataError(f"the chat template of the base refuses these messages: {fault}") from None
         # An encoder needs its own special tokens; a chat template writes those of a causal base.
-        return list(self.tokenizer(text, add_special_tokens=self.kind == "seq2seq")["input_ids"])
+        ids = list(self.tokenizer(text, add_special_tokens=self.kind == "seq2seq")["input_ids"])
+        return [*self.begin, *ids] if self.template == BARE else ids
 
     def response(self, text: str) -> list[int]:
-        """Token ids of an answer, with the stop token."""
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.stop]
+        """Token ids of an answer, with the stop token, which stands nowhere else: what looks like one is text."""
+        return [*self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"], self.stop]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of an answer."""
@@ -167,10 +184,19 @@ def renderer(folder: Path, task: Task, settings: Training, config: Any) -> Rende
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return Renderer(
-        tokenizer, task, kind_of(config), settings.max_tokens,
-        settings.template or tokenizer.chat_template or BARE, settings.system,
-    )  # fmt: skip
+    template = settings.template or _template(tokenizer)
+    return Renderer(tokenizer, task, kind_of(config), settings.max_tokens, template, settings.system)
+
+
+def _template(tokenizer: Any) -> str:
+    """The tokenizer's chat template; of several, the one called default."""
+    if not tokenizer.chat_template:
+        return BARE
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        names = ", ".join(sorted(tokenizer.chat_template))
+        told = f"the base has several chat templates ({names}), none of them the default"
+        raise RecipeError(f"{told}; write one into training.template")
+    return str(tokenizer.get_chat_template())
 
 
 def examples(made: Renderer, recipe: Recipe, table: Any) -> tuple[list[Example], list[Left]]:
@@ -217,7 +243,11 @@ def _heads(made: Renderer, recipe: Recipe, table: Any) -> Iterator[Example]:
 def _answers(made: Renderer, recipe: Recipe, table: Any) -> Iterator[Example | Left]:
     for row, where, written in _named(table, "messages"):
         messages = json.loads(written)
-        prompt, response = made.prompt(messages[:-1]), made.response(messages[-1]["content"])
+        try:
+            prompt, response = made.prompt(messages[:-1]), made.response(messages[-1]["content"])
+        except DataError as fault:
+            yield Left(row, where, str(fault))
+            continue
         if len(response) < 2:
             yield Left(row, where, "the response has no token to learn")
         elif made.kind == "seq2seq":
@@ -250,17 +280,18 @@ def _passages(made: Renderer, recipe: Recipe, table: Any) -> Iterator[Example | 
     if made.kind == "seq2seq":
         raise RecipeError("task 'text' needs an encoder or a causal base; this one is an encoder-decoder")
     around = made.around
+    before, after = around[:1] or made.begin, around[1:]
     bodies = made.tokenizer(table["text"].to_list(), add_special_tokens=False)["input_ids"]
     for (row, where, _), body in zip(_named(table, "text"), bodies, strict=True):
         body = body if around else [*body, made.stop]
-        room = made.max_tokens - len(around)
+        room = made.max_tokens - len(before) - len(after)
         for begin in range(0, max(len(body), 1), room):
             piece = body[begin : begin + room]
             if len(piece) < 2:
                 if not begin:
                     yield Left(row, where, "too short to guess a token from the others")
                 continue
-            yield Example(row, [*around[:1], *piece, *around[1:]], 1)
+            yield Example(row, [*before, *piece, *after], max(1, len(before)))
 
 
 def _named(table: Any, *columns: str) -> Iterator[tuple[Any, ...]]:

@@ -50,6 +50,7 @@ def _scores(goal: Objective, outputs: Any, rows: Sequence[Example], loss: float)
 
 
 def _macro_f1(targets: Any, picked: Any, classes: int) -> float:
-    """As scikit-learn's, which takes most of a second to import; a class never met and never picked counts 0."""
+    """As scikit-learn's, which takes most of a second to import: of the classes that are met or picked."""
     confusion = np.bincount(targets * classes + picked, minlength=classes * classes).reshape(classes, classes)
-    return float(np.mean(2 * confusion.diagonal() / np.maximum(1, confusion.sum(0) + confusion.sum(1))))
+    either = confusion.sum(0) + confusion.sum(1)
+    return float(np.mean((2 * confusion.diagonal() / np.maximum(1, either))[either > 0]))

@@ -262,3 +262,49 @@ def test_fields_that_do_not_make_a_task_are_told_when_the_recipe_is_read(
     with pytest.raises(RecipeError) as caught:
         staged(tmp_path, **changes)
     assert said in str(caught.value)
+
+
+def test_what_a_system_is_told_makes_no_near_copies_and_a_form_that_all_share_is_refused(tmp_path: Path) -> None:
+    told = " ".join(f"rule{n}" for n in range(90))
+    draw = random.Random(0)
+
+    def asked(system: bool) -> list[dict[str, Any]]:
+        made = []
+        for _ in range(200):
+            question = " ".join(f"w{draw.randint(0, 9999)}" for _ in range(8))
+            begin = [{"role": "system", "content": told}] if system else []
+            said = question if system else f"{told} {question}"
+            made.append({"messages": [*begin, {"role": "user", "content": said}, {"role": "assistant", "content": "so"}]})
+        return made
+
+    changes: dict[str, Any] = {
+        "task": "sft", "data.sources": {"desk": {"uri": "./incoming/rows.jsonl", "format": "jsonl"}},
+        "data.fields": {"messages": "messages"}, "data.split": {"validation": 0.1, "test": 0.25}, "evaluation.baselines": [],
+        "gate.criteria": [{"kind": "floor", "metric": "chrf", "direction": "higher", "limit": 1}],
+    }  # fmt: skip
+    for system in (True, False):
+        folder = tmp_path / str(system)
+        (folder / "incoming").mkdir(parents=True)
+        (folder / "incoming" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked(system)))
+        if system:
+            found = parts(staged(folder, **changes))
+            assert found["quarantine"].height == 0 and sum(map(len, found.values())) == 200
+        else:
+            with pytest.raises(DataError, match=r"of 200 rows are near-copies .* an instruction or a form that they share"):
+                staged(folder, **changes)
+
+
+def test_entities_in_a_chat_are_decoded_in_what_is_said_and_break_nothing(tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": "so"}
+    lines = [[{"role": "user", "content": f"say &quot;{n}&amp;amp;&quot;"}, answer] for n in range(50)]
+    (tmp_path / "incoming").mkdir()
+    (tmp_path / "incoming" / "rows.jsonl").write_text("".join(json.dumps({"messages": line}) + "\n" for line in lines))
+    source = {"uri": "./incoming/rows.jsonl", "format": "jsonl", "html_entities": "decode"}
+    changes: dict[str, Any] = {
+        "task": "sft", "data.sources": {"desk": source}, "data.fields": {"messages": "messages"}, "evaluation.baselines": [],
+        "gate.criteria": [{"kind": "floor", "metric": "chrf", "direction": "higher", "limit": 1}],
+    }  # fmt: skip
+    found = parts(staged(tmp_path, **changes))
+    assert found["quarantine"].height == 0
+    asked = {json.loads(chat)[0]["content"] for name in ("train", "validation", "test") for chat in found[name]["messages"]}
+    assert asked == {f'say "{n}&"' for n in range(50)}

@@ -1,5 +1,6 @@
 """Who is asked again: whatever an answer depends on is in its key, and nothing else; slices hold no more than letters."""
 
+import json
 from typing import Any
 
 import polars as pl
@@ -83,6 +84,18 @@ def test_a_slice_is_named_in_letters_whatever_its_column_holds(value: str, shown
     found = slices.by_content(made, table("one", "two", value=value))
     assert shown in found and found[shown].all()
     assert found["words=1-8"].all() and not found["words=9-16"].any() and found["class=neutral"].all()
+
+
+def test_slices_of_chats_are_found_in_what_is_asked() -> None:
+    fields = {"prompt": "q", "response": "a"}
+    gate = [{"kind": "floor", "metric": "chrf", "direction": "higher", "limit": 1}]
+    more = {"evaluation.slices": {"saving": "^Save"}, "evaluation.baselines": [], "gate.criteria": gate}
+    made = recipe(task="sft", **{"data.fields": fields} | more)
+    chats = [[{"role": "system", "content": "a " * 20}, {"role": "user", "content": said}, {"role": "assistant", "content": "x"}]
+             for said in ("Save the file", "Do not")]  # fmt: skip
+    rows = table("one", "two").with_columns(messages=pl.Series([json.dumps(chat) for chat in chats]))
+    found = slices.by_content(made, rows)
+    assert found["text=saving"].tolist() == [True, False] and found["words=1-8"].all()
 
 
 def test_the_table_of_slices_compares_with_the_champion_also_where_seeds_stand_before_it() -> None:

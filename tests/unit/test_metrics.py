@@ -38,6 +38,46 @@ def sample(rows: int = 400, seed: int = 0) -> tuple[Truth, Answers, Answers]:
     return truth, guess("candidate", "candidate", 0.8), guess("tfidf", "baseline", 1.5)
 
 
+def test_a_class_that_a_draw_lacks_says_nothing_of_a_model() -> None:
+    labels = np.array([0] * 60 + [1] * 60 + [2] * 3)
+    truth = Truth(tuple(map(str, range(123))), ("a",) * 123, labels, labels.astype(float))
+    perfect = from_chances("candidate", "candidate", np.eye(3)[labels])
+    found = metrics.compare(truth, [perfect], Plan(("macro_f1", "roc_auc"), CLASSES, 500))
+    for metric in ("macro_f1", "roc_auc"):
+        one = found[0][0].metrics[metric]
+        assert (one.value, one.low, one.high) == (1, 1, 1), metric
+    few = truth.take(np.arange(120))
+    picked = from_chances("candidate", "candidate", np.eye(3)[few.labels])
+    assert metrics.values(few, picked, ("macro_f1",), 3)["macro_f1"] == f1_score(few.labels, picked.picked, average="macro") == 1
+
+
+def test_of_few_documents_intervals_are_wide_and_of_one_there_is_none() -> None:
+    labels, random = np.tile([0, 1, 2], 40), np.random.default_rng(0)
+    answers = [from_chances(name, kind, np.eye(3)[np.where(random.random(120) < wrong, 1, labels)])
+               for name, kind, wrong in (("candidate", "candidate", 0.3), ("champion", "champion", 0.2))]  # fmt: skip
+
+    def width(documents: int) -> float | None:
+        groups = tuple(str(row % documents) for row in range(120))
+        truth = Truth(tuple(map(str, range(120))), ("a",) * 120, labels, labels.astype(float), groups=groups)
+        one = metrics.compare(truth, answers, Plan(("accuracy",), CLASSES, 1000))[1][0].estimate
+        return None if one.low is None or one.high is None else one.high - one.low
+
+    wide = {documents: width(documents) for documents in (1, 2, 4, 120)}
+    assert wide[1] is None, "one document says nothing of the next"
+    assert wide[2] and wide[4] and wide[120]
+    halved = tuple(str(row % 2) for row in range(120))
+    truth = Truth(tuple(map(str, range(120))), ("a",) * 120, labels, labels.astype(float), groups=halved)
+    gaps = (answers[0].picked == labels).astype(float) - (answers[1].picked == labels).astype(float)
+    halves = np.array([gaps[half::2].mean() for half in (0, 1)])
+    from scipy.stats import t
+
+    student = 2 * t.isf(0.025, 1) * halves.std(ddof=1) / np.sqrt(2)
+    assert wide[2] >= 0.9 * student, "as Student's t for two documents has it"
+    inside = {"one": np.arange(120) % 2 == 0, "both": np.arange(120) < 60}
+    found = metrics.compare(replace(truth, slices=inside), answers, Plan(("accuracy",), CLASSES, 200, in_slices=("accuracy",)))
+    assert set(found[0][0].slices) == {"both"}, "a slice of one document is not measured"
+
+
 def test_values_are_the_libraries() -> None:
     truth, good, _ = sample()
     found = metrics.values(truth, good, ALL, 3)
