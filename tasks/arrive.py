@@ -4,7 +4,7 @@ from prefect import get_run_logger, task
 
 from adaptory import params, workspace
 from adaptory.arrivals import notify
-from adaptory.errors import UserError
+from adaptory.errors import ServerError, UserError
 from tasks.common import RETRIED
 
 
@@ -18,6 +18,8 @@ def look(recipe: str) -> str:
     """Returns what was found; a source that cannot be looked at is told in the log, and hides no other."""
     try:
         digest, told = notify(workspace.find(), recipe)
+    except ServerError:  # nothing would arrive any more, and nobody would know
+        raise
     except UserError as fault:
         get_run_logger().warning("%s: %s", recipe, fault)
         return f"could not be looked at: {fault}"

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from adaptory import storage
 from adaptory.data import lock
-from adaptory.data.dataset import Dataset, record_version, stage_names
+from adaptory.data.dataset import CARD, Dataset, record_version, stage_names
 from adaptory.data.fetching import STATE, sources_changed
 from adaptory.errors import StageError
 from adaptory.process import raise_what_it_said, told_errors
@@ -28,6 +29,8 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
     from filelock import FileLock
 
     workspace.home.mkdir(parents=True, exist_ok=True)
+    for other in _asked_of(workspace, recipe):
+        prepare(workspace, other)
     with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
         names, whole = stage_names(recipe.name), workspace.root / "dvc.lock"
         before = lock.read(whole, names)
@@ -42,6 +45,18 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
         if force or lock.read(whole, names) != before:
             _pushed(workspace, recipe).touch()
         return made
+
+
+def _asked_of(workspace: Workspace, recipe: Recipe) -> list[Recipe]:
+    """The recipes whose champions this one draws answers from, and whose rows are not on this machine: another one retrained
+    them."""
+    from adaptory import params
+    from adaptory.registry import head
+
+    places = [storage.parse(source.uri, workspace.root) for source in recipe.data.sources.values()]
+    names = sorted({place.recipe for place in places if isinstance(place, storage.Champion)})
+    bare = [name for name in names if not (workspace.data(name) / "splits" / CARD).is_file()]
+    return [params.load(workspace.recipes_file, name) for name in bare if head(storage.open_store(workspace.store), name)]
 
 
 def keep(workspace: Workspace, recipe: Recipe) -> None:

@@ -22,7 +22,10 @@ def override(name: str, reason: str, expires: str) -> str:
     now = run.current(place, params.load(place.recipes_file, name).name)
     evidence, path = read(now.folder), now.folder / "verdict.json"
     if evidence is None or not path.is_file():
-        raise DataError(f"the candidate of {name!r} on this data was not judged here yet; run: adaptory retrain {name}")
+        raise DataError(
+            f"the candidate of {name!r} on this data was not judged on this machine; run this where it was (the worker that "
+            f"orchestrates), or judge it here: adaptory retrain {name}"
+        )
     verdict = Verdict.model_validate_json(path.read_bytes())
     if verdict.outcome == "PASS":
         raise ReleaseError("the gate let this candidate pass; there is nothing to override")

@@ -59,6 +59,26 @@ def test_a_refused_question_is_not_held_until_garbage_is_looked_for() -> None:
         gc.enable()
 
 
+class Broken(Refusing):
+    """Follows nobody, and its model fails."""
+
+    def _answer(self, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_question_that_could_not_be_answered_is_counted_and_told_to_whoever_watches() -> None:
+    following = Broken()
+    app = serve.application(following)
+
+    async def watched() -> list[int]:
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            await asked(app, 2)
+        return []
+
+    asyncio.run(watched())
+    assert following.trouble == "a question was not answered: RuntimeError"
+
+
 def test_a_service_that_starts_while_the_store_holds_something_wrong_answers_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
