@@ -69,6 +69,10 @@ def stage(prefect_api: str) -> Iterator[str]:
     make = [sys.executable, "-c", "from infra.deploy import pools_and_limits; pools_and_limits([])"]
     for _ in range(2):
         subprocess.run(make, env=environment, cwd=ROOT, check=True)
+    queues = {one["name"]: one for one in httpx.post(f"{prefect_api}/work_pools/cpu/queues/filter", json={}).json()}
+    assert queues["default"]["concurrency_limit"] == 8 and queues["people"]["concurrency_limit"] is None
+    assert httpx.get(f"{prefect_api}/work_pools/cpu").json()["concurrency_limit"] is None, "rollback waits behind nothing"
+    assert httpx.get(f"{prefect_api}/work_pools/gpu").json()["concurrency_limit"] == 1, "of pods no more than GPUs"
     environment["ADAPTORY_GPU_POOL_TYPE"] = "process"
     other = subprocess.run(make, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert "the work pool gpu is of the type kubernetes" in other.stderr
