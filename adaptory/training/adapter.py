@@ -23,8 +23,6 @@ def make(base: Path, task: Task, settings: Training, classes: Sequence[str]) -> 
     methods.check_device(settings)
     model = network.load_base(base, task, settings, classes, settings.seed)
     head = network.outputs_of(task, settings, classes) is not None
-    if settings.method == "pissa":  # which takes every matrix apart: hours on a CPU for a large base
-        model.to(network.device())
     return methods.prepare(model, task, settings, head=head)
 
 

@@ -185,7 +185,8 @@ def positions(model: Any, *, written: bool = False) -> int | None:
 
 
 def _placed() -> dict[str, Any]:
-    """On a GPU weights go there as they are read: several processes would each hold a whole base in the host's memory.
+    """On a GPU weights go there as they are read: several processes would each hold a whole base in the host's memory, and PiSSA
+    would take every matrix apart on the CPU.
 
     What will be sharded is not: no GPU need hold all of it.
     """
