@@ -98,7 +98,7 @@ def run_stage(
             subprocess.Popen(command, cwd=workspace.root, env=rank, stdout=out, stderr=complaints, text=True)
             for rank, out in zip(ranks(environment, processes), outputs, strict=True)
         ]
-        watch = _Watch(several, environment.get("ADAPTORY_SILENCE") if stage in ("train", "choose") else str(_THINKING))
+        watch = _Watch(several, environment.get("ADAPTORY_SILENCE") or (None if stage in ("train", "choose") else str(_THINKING)))
         try:
             assert several[0].stdout is not None
             for line in several[0].stdout:

@@ -49,6 +49,7 @@ def pools_and_limits(recipes: list[str]) -> None:
     pods = int(os.environ.get(_GPUS, "1")) if kind == "kubernetes" else None
     wanted = [WorkPoolCreate(name="cpu", type="process", concurrency_limit=None)]
     wanted += [WorkPoolCreate(name="gpu", type=kind, concurrency_limit=pods, base_job_template=template)]
+    before = None  # the limit of the pool, from when it was not its queue's
     with get_client(sync_client=True) as client:
         for pool in wanted:
             try:
@@ -57,6 +58,7 @@ def pools_and_limits(recipes: list[str]) -> None:
                 client.create_work_pool(pool)
                 print(f"work pool {pool.name}")
                 continue
+            before = there.concurrency_limit if pool.name == "cpu" else before
             if there.type != pool.type:
                 raise UserError(
                     f"the work pool {pool.name} is of the type {there.type}, {_GPU_POOL_TYPE} says {pool.type}; "
@@ -68,14 +70,14 @@ def pools_and_limits(recipes: list[str]) -> None:
             # What was raised before stays unless it is said.
             if there.concurrency_limit != pool.concurrency_limit and (pods is None or pool.name == "cpu" or _GPUS in os.environ):
                 client.update_work_pool(pool.name, WorkPoolUpdate(concurrency_limit=pool.concurrency_limit))
-        _queues(client)
+        _queues(client, before)
         if _GPUS in os.environ or not _has_limit(client, "gpu"):
             client.upsert_global_concurrency_limit_by_name("gpu", int(os.environ.get(_GPUS, "1")))
         for name in map(limit_of, recipes):
             client.upsert_global_concurrency_limit_by_name(name, 1)
 
 
-def _queues(client: Any) -> None:
+def _queues(client: Any, before: int | None) -> None:
     """Retrains wait in the queue `default` while as many run as may; what a person asks for does not wait behind them."""
     from prefect.exceptions import ObjectNotFound
 
@@ -85,7 +87,7 @@ def _queues(client: Any) -> None:
         client.create_work_queue(name=_PEOPLE, work_pool_name="cpu", priority=1)
     there = client.read_work_queue_by_name("default", work_pool_name="cpu")
     if there.concurrency_limit is None or _RUNS in os.environ:
-        client.update_work_queue(there.id, concurrency_limit=int(os.environ.get(_RUNS, "8")))
+        client.update_work_queue(there.id, concurrency_limit=int(os.environ.get(_RUNS) or before or 8))
 
 
 def _has_limit(client: Any, name: str) -> bool:

@@ -30,7 +30,7 @@ def prepare(workspace: Workspace, recipe: Recipe, *, force: bool = False) -> Dat
 
     workspace.home.mkdir(parents=True, exist_ok=True)
     for other in _asked_of(workspace, recipe):
-        prepare(workspace, other)
+        _brought(workspace, other)
     with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
         names, whole = stage_names(recipe.name), workspace.root / "dvc.lock"
         before = lock.read(whole, names)
@@ -56,7 +56,24 @@ def _asked_of(workspace: Workspace, recipe: Recipe) -> list[Recipe]:
     places = [storage.parse(source.uri, workspace.root) for source in recipe.data.sources.values()]
     names = sorted({place.recipe for place in places if isinstance(place, storage.Champion)})
     bare = [name for name in names if not (workspace.data(name) / "splits" / CARD).is_file()]
-    return [params.load(workspace.recipes_file, name) for name in bare if head(storage.open_store(workspace.store), name)]
+    known = [name for name in bare if name != recipe.name and head(storage.open_store(workspace.store), name)]
+    return [params.load(workspace.recipes_file, name) for name in known]
+
+
+def _brought(workspace: Workspace, recipe: Recipe) -> None:
+    """The rows of this recipe as dvc.lock names them; made from its sources where the remote does not have them.
+
+    What it draws from others itself is not looked for: it would be told.
+    """
+    try:
+        pull(workspace, recipe)
+    except StageError:
+        from filelock import FileLock
+
+        with FileLock(workspace.home / "dvc.lock", timeout=_WAIT):
+            names = stage_names(recipe.name)
+            _dvc(workspace, recipe, ["repro", *names], _push(names))
+            record_version(workspace, recipe.name)
 
 
 def keep(workspace: Workspace, recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from adaptory.errors import DataError
 from adaptory.recipe import Recipe
 from adaptory.workspace import Workspace
 
-_FEW = 0.25  # of the rows may be set aside as near-copies
+_FEW, _SEVERAL = 0.25, 100  # of so many rows may be set aside as near-copies
 
 
 def split(workspace: Workspace, recipe: Recipe) -> None:
@@ -66,7 +66,7 @@ def split(workspace: Workspace, recipe: Recipe) -> None:
 
 def _check_few(close: int, rows_: int, recipe: Recipe) -> None:
     """Raises DataError when so many rows are near-copies that something else must be alike in them."""
-    if close > _FEW * rows_:
+    if rows_ >= _SEVERAL and close > _FEW * rows_:
         raise DataError(
             f"{close:,} of {rows_:,} rows are near-copies (data.split.near_copies: {recipe.data.split.near_copies:g}) of rows "
             f"in another split, more than {_FEW:.0%}: an instruction or a form that they share counts, too. Take it out of the "

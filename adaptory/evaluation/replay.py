@@ -108,7 +108,7 @@ def _again(recipe: Recipe, evidence: Evidence, kept: tuple[Truth, list[Answers]]
     beside = ("digest", "latency", "size")
     models = tuple(one.model_copy(update={key: getattr(about[one.name], key) for key in beside}) for one in made.models)
     names = {one.name for one in models}
-    models += tuple(one for one in evidence.models if one.name not in names)  # seeds that could not be trained
+    models += tuple(one for one in evidence.models if one.kind == "repeat" and one.name not in names)  # could not be trained
     return judge(made.model_copy(update={"models": models}), recipe.gate, evidence.champion)
 
 

@@ -29,6 +29,9 @@ def joined() -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
+    if dist.is_initialized():  # a training of this process failed before
+        yield
+        return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # Others wait while the first one computes a trunk, which may take hours.
@@ -179,7 +182,8 @@ def forget_peak(device: Any) -> None:
     if device.type == "cuda":
         import torch
 
-        torch.cuda.reset_peak_memory_stats(device)
+        if torch.cuda.is_initialized():  # else nothing was used, and asking is an error
+            torch.cuda.reset_peak_memory_stats(device)
     give_back()
     with suppress(OSError):  # another system
         Path("/proc/self/clear_refs").write_text("5")

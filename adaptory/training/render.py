@@ -72,7 +72,8 @@ class Renderer:
         """The digest of the rendering: training, evaluation and serving must agree on it."""
         tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
         tokenizer |= {"truncation": None, "padding": None}  # these are of the last call, not of the tokenizer
-        begin = {"begin": self.begin} if self.begin and (self.task == "text" or self.template == BARE) else {}
+        own = self.task == "text" or (self.task in ("sft", "preference") and self.template == BARE)
+        begin = {"begin": self.begin} if self.begin and own else {}
         return fingerprint.of_json({
             "schema": "rendering/v1", "task": self.task, "kind": self.kind, "max_tokens": self.max_tokens,
             "template": self.template, "system": self.system, "tokenizer": tokenizer, **begin,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptory.data import read_split, some_rows
-from adaptory.errors import DataError, PlanError, RecipeError
+from adaptory.errors import DataError, PlanError, RecipeError, StageError
 from adaptory.recipe.training import Training
 from adaptory.run import Run
 from adaptory.training import adapter, answers, devices, fused, network, objectives, render, xray
@@ -115,11 +115,11 @@ def _check_untouched(model: Any, cut: int) -> None:
 
 def _check_fits(goal: Any, made: Any, settings: Training) -> None:
     if settings.cache_trunk and devices.sharded():
-        raise RecipeError(
+        raise StageError(  # no fault of the recipe: a search does not take it for one of its trials
             "training.cache_trunk needs none of the blocks that ADAPTORY_SHARD would share out; unset one of the two"
         )
     if settings.method == "qlora" and devices.sharded():
-        raise RecipeError("method 'qlora' cannot share out weights of 4 bits; unset ADAPTORY_SHARD, or use method 'lora'")
+        raise StageError("method 'qlora' cannot share out weights of 4 bits; unset ADAPTORY_SHARD, or use method 'lora'")
     if settings.cache_trunk and (goal.name == "masked" or made.kind == "seq2seq"):
         raise RecipeError("training.cache_trunk needs rows that are read the same in every epoch, and one stack of blocks")
     if settings.method == "prompt_tuning" and made.kind == "causal" and goal.name in ("classes", "value", "reward"):

@@ -149,7 +149,7 @@ def begin(work: Work) -> State:
     if devices.world() > 1 and len(set(devices.gathered([(state.step, digest_of_weights(work.model))]))) > 1:
         raise StageError(
             f"the processes of this training begin with other weights, or from other checkpoints; on several machines "
-            f"{work.folder} must be one folder that all of them see"
+            f"{work.folder} must be one folder that all of them see (and PiSSA needs machines that round alike)"
         )
     return state
 

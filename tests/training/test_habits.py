@@ -28,7 +28,7 @@ def beginning(**more: Any) -> render.Renderer:
     return render.Renderer(tokenizer, more.pop("task", "sft"), more.pop("kind", "causal"), 12, render.BARE, None, **more)
 
 
-def test_prompts_and_passages_begin_as_the_bases_own_texts_do() -> None:
+def test_prompts_and_passages_begin_as_the_bases_own_texts_do(monkeypatch: pytest.MonkeyPatch) -> None:
     made = beginning()
     bos = made.tokenizer.bos_token_id
     assert made.begin == [bos] and made.prompt(USER)[0] == bos == made.typed(["the film"])[0][0][0]
@@ -40,6 +40,11 @@ def test_prompts_and_passages_begin_as_the_bases_own_texts_do() -> None:
     assert all(row.ids[0] == bos and row.start == 1 and len(row.ids) <= 12 for row in found)
     plain = render.Renderer(word_tokenizer(), "text", "causal", 12, render.BARE, None)
     assert plain.begin == [] and plain.digest != beginning(task="text").digest
+    # What always began so is named as before.
+    monkeypatch.setattr(render.Renderer, "begin", [])
+    bare = [beginning(task=task).digest for task in ("classification", "sft")]
+    monkeypatch.undo()
+    assert beginning(task="classification").digest == bare[0] and beginning(task="sft").digest != bare[1]
 
 
 def test_a_chat_template_writes_the_beginning_itself() -> None:

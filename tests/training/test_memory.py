@@ -50,6 +50,16 @@ def test_what_an_earlier_trial_took_does_not_count_for_the_next() -> None:
     assert devices.peak_memory(here) < before - 0.3
 
 
+def test_a_gpu_that_nothing_has_used_yet_has_no_peak_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", told.append)
+    gpu: Any = SimpleNamespace(type="cuda")
+    for used, wanted in ((False, []), (True, [gpu])):  # torch refuses to be asked before it has begun
+        monkeypatch.setattr("torch.cuda.is_initialized", lambda used=used: used)
+        devices.forget_peak(gpu)
+        assert told == wanted
+
+
 def test_a_second_training_of_the_same_candidate_waits_for_the_first(tmp_path: Path) -> None:
     run: Any = SimpleNamespace(candidate_folder=tmp_path / "candidate-1")
     order: list[str] = []

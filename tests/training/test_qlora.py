@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from adaptory.errors import RecipeError
+from adaptory.errors import RecipeError, StageError
 from adaptory.training import certificate, devices, methods, setup
 from tests.support import ROOT
 from tests.training.toys import recipe
@@ -45,7 +45,7 @@ def test_it_learns_beside_blocks_of_4_bits_and_is_certified_when_it_is_loaded_ag
 
 def test_weights_of_4_bits_are_not_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "sharded", lambda: True)
-    with pytest.raises(RecipeError, match="unset ADAPTORY_SHARD"):
+    with pytest.raises(StageError, match="unset ADAPTORY_SHARD"):
         setup._check_fits(SimpleNamespace(name="tokens"), SimpleNamespace(kind="causal"), recipe("sft", method="qlora").training)
 
 

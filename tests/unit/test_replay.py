@@ -48,14 +48,16 @@ def rows(count: int) -> Truth:
     return Truth(names, ("notes",) * count, labels, values, asked=tuple(f"text {n}" for n in range(count)), slices=slices)
 
 
-def decide(store: ObjectStore, folder: Path, week: int, share: float, champion: str | None, count: int = 300) -> tuple[str, str]:
+def decide(
+    store: ObjectStore, folder: Path, week: int, share: float, champion: str | None, count: int = 300, more: tuple[str, ...] = ()
+) -> tuple[str, str]:
     """One week's decision, kept as the flow keeps it; returns the candidate and the verdict."""
     made, truth = recipe(), rows(count)
     candidate = fingerprint.of_bytes(f"candidate {week}".encode())
     answers = [model(truth, "candidate", "candidate", share, week)]
     if champion:
         answers.append(model(truth, "champion", "champion", 0.7, 99))
-    answers.append(model(truth, "majority", "baseline", 0.33, 5))
+    answers += [model(truth, name, "baseline", 0.33, 5) for name in ("majority", *more)]
     folder.mkdir()
     scores.write(folder / SCORES, truth, answers, CLASSES)
     look = Look(number=week - 1, level=level(week - 1, 0.05)) if champion else None
@@ -67,7 +69,7 @@ def decide(store: ObjectStore, folder: Path, week: int, share: float, champion: 
         differences=(),
     )  # fmt: skip
     found = measured(facts, truth, answers, metrics.plan(made, look.level if look else None))
-    digests = {"candidate": candidate, "champion": champion, "majority": DIGEST}
+    digests = {"candidate": candidate, "champion": champion, "majority": DIGEST, **dict.fromkeys(more, DIGEST)}
     found = found.model_copy(update={"models": tuple(m.model_copy(update={"digest": digests[m.name]}) for m in found.models)})
     verdict = judge(found, made.gate, champion)
     decisions.keep(store, folder, found)
@@ -76,6 +78,15 @@ def decide(store: ObjectStore, folder: Path, week: int, share: float, champion: 
         evidence=found.digest, time=f"2026-11-{week:02d}T06:00:00+00:00",
     ))  # fmt: skip
     return candidate, verdict.outcome
+
+
+def test_a_policy_without_one_of_the_baselines_does_not_ask_for_it(tmp_path: Path) -> None:
+    found = open_store(str(tmp_path / "store"))
+    assert decide(found, tmp_path / "1", 1, 0.7, None, more=("tfidf",))[1] == "PASS"
+    gate = {"criteria": [{"kind": "beats_baselines", "metric": "macro_f1", "direction": "higher", "margin": 0.0}], "budget": None}
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump({"gate": gate, "evaluation": {"baselines": ["majority"]}}))
+    assert [one.now for one in replay.replay(found, replay.policy(path, recipe()))] == ["PASS"]
 
 
 @pytest.fixture
