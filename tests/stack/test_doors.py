@@ -126,19 +126,19 @@ def test_f45_every_parameter_of_every_deployment_is_checked_before_anything_runs
     assert seen == BAD.keys() and site.post("/flow_runs/count", {}) == before
 
 
-def test_f46_no_secret_is_in_a_database_a_log_or_a_bucket(site: Site, tmp_path: Path) -> None:
-    _backup(site, tmp_path)
+def test_f46_no_secret_is_in_a_database_a_log_or_a_bucket(approved: Site, tmp_path: Path) -> None:
+    _backup(approved, tmp_path)
     secrets = {
-        path.name: path.read_bytes() for path in (site.stack.home / "secrets").iterdir()
+        path.name: path.read_bytes() for path in (approved.stack.home / "secrets").iterdir()
         if path.suffix == "" and "USERNAME" not in path.name
     }  # fmt: skip
     assert len(secrets) >= 7
     dumps = [subprocess.run(["pg_restore", "-f", "-", str(dump)], capture_output=True).stdout for dump in tmp_path.glob("*.dump")]
-    logs = [path.read_bytes() for path in (site.stack.home / "logs").iterdir()]
-    assert site.store.keys("")
+    logs = [path.read_bytes() for path in (approved.stack.home / "logs").iterdir()]
+    assert approved.store.keys("")
     stores = [open_store(f"s3://{one['Name']}") for one in s3_client().list_buckets()["Buckets"]]  # MLflow's and DVC's, too
     objects = [store.get(key) for store in stores for key in store.keys("")]
-    assert len(objects) > len(site.store.keys("")) and len(stores) > 1
+    assert len(objects) > len(approved.store.keys("")) and len(stores) > 1
     for name, secret in secrets.items():
         assert not any(secret in text for text in (*dumps, *logs, *objects)), name
         assert not any(secret.split(b":")[-1] in text for text in (*dumps, *logs, *objects)), name
