@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -13,6 +14,8 @@ from adaptory.reach import named, reason
 from adaptory.workspace import Workspace
 
 _PATIENCE = 10.0  # seconds
+_BUSY = (429, 502, 503)  # what Prefect's own client asks again after: a server on SQLite is locked now and then, and says 503
+_PAUSES = (0.5, 1.0, 2.0)  # seconds
 
 
 def configured(place: Workspace) -> str | None:
@@ -37,11 +40,27 @@ def _ask(place: Workspace, path: str, body: bytes | None) -> Any:
         headers["Authorization"] = "Basic " + base64.b64encode(told.encode()).decode()
     request = urllib.request.Request(url, body, headers)
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
-            said = answer.read()
+        said = _said(request)
     except urllib.error.HTTPError as fault:
         told = fault.read()[:200].decode(errors="replace")
         raise ServerError(f"Prefect at {named(url)} refuses: {fault.code} {told}") from None
     except (OSError, HTTPException) as fault:
         raise ServerError(f"no Prefect server answers at {named(url)} ({reason(fault)})") from None
     return json.loads(said) if said else None
+
+
+def _said(request: urllib.request.Request) -> bytes:
+    """The answer, asked for again while the server is busy; such an answer says that nothing was done."""
+    for pause in _PAUSES:
+        try:
+            return _answer(request)
+        except urllib.error.HTTPError as fault:
+            if fault.code not in _BUSY:
+                raise
+            time.sleep(pause)
+    return _answer(request)
+
+
+def _answer(request: urllib.request.Request) -> bytes:
+    with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+        return bytes(answer.read())

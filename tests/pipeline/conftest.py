@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from adaptory import workspace
@@ -35,6 +36,13 @@ def run(folder: Path, *words: str, code: int = 0, **environment: str) -> subproc
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the Prefect server keeps its database and its log."""
     return tmp_path_factory.mktemp("prefect")
+
+
+def asking(url: str) -> httpx.Client:
+    """A client of this Prefect server that asks again while it is busy, as one on SQLite is now and then (503)."""
+    from prefect.client.base import PrefectHttpxSyncClient
+
+    return PrefectHttpxSyncClient(base_url=url, timeout=30, raise_on_all_errors=False)
 
 
 @pytest.fixture(scope="session")

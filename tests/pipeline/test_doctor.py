@@ -10,11 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from adaptory import doctor, prefect_api, workspace
 from adaptory.workspace import Workspace
+from tests.pipeline.conftest import asking
 from tests.promotions import MemoryStore, promoted
 from tests.support import checkout
 
@@ -129,11 +129,12 @@ def server(place: Workspace, prefect_api: str, monkeypatch: pytest.MonkeyPatch) 
     """A server without pools and limits; others use it after these tests, so what they make goes."""
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     made = ("/work_pools/cpu", "/v2/concurrency_limits/gpu", "/v2/concurrency_limits/promote-tiny")
-    for path in made:
-        httpx.delete(prefect_api + path)
-    yield place
-    for path in made:
-        httpx.delete(prefect_api + path)
+    with asking(prefect_api) as api:
+        for path in made:
+            api.delete(path)
+        yield place
+        for path in made:
+            api.delete(path)
 
 
 def begun(place: Workspace, state: str, recipe: str, *tags: str, name: str | None = None) -> str:

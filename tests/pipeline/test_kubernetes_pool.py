@@ -5,18 +5,16 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
 from infra import deploy
-from tests.pipeline.conftest import BIN
+from tests.pipeline.conftest import BIN, asking
 from tests.support import ROOT
 
 pytestmark = pytest.mark.slow
@@ -70,14 +68,14 @@ def stage(prefect_api: str) -> Iterator[str]:
     make = [sys.executable, "-c", "from infra.deploy import pools_and_limits; pools_and_limits([])"]
     for _ in range(2):
         subprocess.run(make, env=environment, cwd=ROOT, check=True)
-    queues = {one["name"]: one for one in httpx.post(f"{prefect_api}/work_pools/cpu/queues/filter", json={}).json()}
-    assert queues["default"]["concurrency_limit"] == 8 and queues["people"]["concurrency_limit"] is None
-    assert httpx.get(f"{prefect_api}/work_pools/cpu").json()["concurrency_limit"] is None, "rollback waits behind nothing"
-    assert httpx.get(f"{prefect_api}/work_pools/gpu").json()["concurrency_limit"] == 1, "of pods no more than GPUs"
     environment["ADAPTORY_GPU_POOL_TYPE"] = "process"
     other = subprocess.run(make, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert "the work pool gpu is of the type kubernetes" in other.stderr
-    with httpx.Client(base_url=prefect_api, timeout=30) as api:
+    with asking(prefect_api) as api:
+        queues = {one["name"]: one for one in api.post("/work_pools/cpu/queues/filter", json={}).json()}
+        assert queues["default"]["concurrency_limit"] == 8 and queues["people"]["concurrency_limit"] is None
+        assert api.get("/work_pools/cpu").json()["concurrency_limit"] is None, "rollback waits behind nothing"
+        assert api.get("/work_pools/gpu").json()["concurrency_limit"] == 1, "of pods no more than GPUs"
         flow = api.post("/flows/", json={"name": "stage"}).json()["id"]
         words = {"name": "gpu", "flow_id": flow, "work_pool_name": "gpu", "entrypoint": "flows/stage.py:stage"}
         declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"][-1]
@@ -85,11 +83,7 @@ def stage(prefect_api: str) -> Iterator[str]:
         made = api.post("/deployments/", json=words).json()["id"]
         yield api.post(f"/deployments/{made}/create_flow_run", json={"parameters": {}}).json()["id"]
         for path in ("/work_pools/gpu", "/work_pools/cpu", f"/deployments/{made}", "/v2/concurrency_limits/gpu"):
-            for _ in range(20):  # a server on SQLite is busy now and then
-                if (gone := api.delete(path)).status_code != 503:
-                    break
-                time.sleep(0.5)
-            gone.raise_for_status()
+            api.delete(path).raise_for_status()
 
 
 def test_every_stage_becomes_a_job_that_the_cluster_takes(

@@ -1,4 +1,4 @@
-"""An index or a hub that is away for a moment is another matter than one that refuses."""
+"""An index, a hub or a Prefect server that is away for a moment is another matter than one that refuses."""
 
 import threading
 from collections.abc import Iterator
@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from adaptory import bases, storage
+from adaptory import bases, prefect_api, storage, workspace
 from adaptory.errors import BaseModelError, DataError, ServerError, UserError
 
 
 @contextmanager
-def saying(status: int) -> Iterator[str]:
-    """A hub, or an index, that answers everything with this status."""
+def saying(*statuses: int) -> Iterator[str]:
+    """Somebody who answers with these statuses in turn, and with the last of them ever after."""
+    left = list(statuses)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
+            self.send_response(left.pop(0) if len(left) > 1 else left[0])
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -74,3 +75,17 @@ def test_an_index_that_nobody_reaches_is_worth_another_try_and_one_without_the_p
             storage.download("absent", "1.0", None, tmp_path)
     with pytest.raises(ServerError, match=r"absent==1\.0 cannot be downloaded: the index does not answer"):
         storage.download("absent", "1.0", None, tmp_path)
+
+
+def test_a_prefect_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_api, "_PAUSES", (0.0, 0.0))
+    for statuses, told in {(503, 429, 200): None, (503, 503, 503, 200): "refuses: 503", (404, 200): "refuses: 404"}.items():
+        with saying(*statuses) as url:
+            monkeypatch.setenv("PREFECT_API_URL", url)
+            if told is None:
+                assert prefect_api.get(workspace.find(tmp_path), "/health") is None
+                continue
+            with pytest.raises(ServerError, match=told):
+                prefect_api.get(workspace.find(tmp_path), "/health")
