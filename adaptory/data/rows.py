@@ -187,8 +187,8 @@ def _named(table: Any, name: str, file: str, data: Data, task: Task) -> Any:
         found = [(match[0] if (match := pattern.match(cell)) else cell) for cell in table["id"]]
         document = polars.format("{}:{}", polars.lit(name), polars.Series("group", found, dtype=polars.String))
     elif task in ASKED:
-        # Answers to one prompt belong together, whichever source they come from.
-        asked = normalised(leaks(table, task)).to_frame()
+        # Answers to one prompt belong together, whichever source they come from, and in the recipes that start from each other.
+        asked = normalised(as_chat(table, task)).to_frame()
         document = polars.Series("group", [f"prompt:{digest}" for digest in _digests(asked)], dtype=polars.String)
     else:
         document = polars.lit(None, dtype=polars.String)  # the row itself; not written twice
@@ -204,6 +204,11 @@ def leaks(table: Any, task: Task) -> Any:
     if task == "pair_classification":
         return table["text"] + "\n" + table["text_pair"]
     return table["prompt" if task == "preference" else "text"]
+
+
+def as_chat(table: Any, task: Task) -> Any:
+    """What is asked, in the one form that chats and preferences of the same prompts share."""
+    return "user: " + table["prompt"] if task == "preference" else leaks(table, task)
 
 
 def asked(table: Any, task: Task) -> Any:

@@ -18,7 +18,7 @@ from adaptory.evaluation.data_report import DOMAINS
 from adaptory.evaluation.embeddings import embed
 from adaptory.evaluation.kept import Beside, kept
 from adaptory.evaluation.scores import SCORES, Answers, Truth
-from adaptory.evaluation.slices import slices_of
+from adaptory.evaluation.slices import learned_by_start, slices_of
 from adaptory.gate import Case, Estimate, Evidence, ModelScores
 from adaptory.profile import history as data_history
 from adaptory.profile.domains import distances
@@ -56,7 +56,7 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Emit) -> 
     if done and same and done.champion_error is None and not _timed(recipe):
         return done
     (run.folder / "report").mkdir(parents=True, exist_ok=True)
-    rows, slices, excluded = _rows(run, store)
+    rows, slices, excluded = questions(run, store)
     truth = truth_of(recipe, rows.test, slices)
     answers, about, error = _answered(run, store, champion, candidate, rows, emit)
     scores.write(run.folder / SCORES, truth, answers, candidate.classes)
@@ -122,18 +122,23 @@ def measured(facts: Evidence, truth: Truth, answers: Sequence[Answers], plan: me
     return facts.model_copy(update={"models": models, "differences": differences, "paired": paired})
 
 
-def _rows(run: Run, store: ObjectStore) -> tuple[Rows, dict[str, Any], int]:
-    """The rows that are asked, their slices, and how many were left out because an earlier champion learned from them."""
+def questions(run: Run, store: ObjectStore) -> tuple[Rows, dict[str, Any], int]:
+    """The rows that are asked, their slices, and how many were left out because they were learned from before."""
     recipe, excluded = run.recipe, 0
     train, validation, test = (read_split(run.workspace, recipe.name, name) for name in ("train", "validation", "test"))
     test = some_rows(test, recipe.evaluation.max_rows)
     slices = slices_of(run, store, test)
+    out = learned_by_start(run, store, test)
     if recipe.evaluation.exclude_seen and SEEN in slices:
-        stay = ~slices[SEEN]
-        excluded, test = int((~stay).sum()), test.filter(stay)
-        if not test.height:
-            raise DataError("every test row was trained on before, and evaluation.exclude_seen leaves none; add test rows")
-        slices = {name: rows[stay] for name, rows in slices.items() if rows[stay].any()}
+        out |= slices[SEEN]
+    if out.all():
+        raise DataError(
+            "every test row was trained on before, by what training.start names or (evaluation.exclude_seen) by an earlier "
+            "champion; add test rows, or split both recipes' data alike"
+        )
+    if out.any():
+        test, excluded = test.filter(~out), int(out.sum())
+        slices = {name: rows[~out] for name, rows in slices.items() if rows[~out].any()}
     return Rows.of(train, validation, test), slices, excluded
 
 

@@ -181,7 +181,7 @@ def _numbers(evidence: Evidence) -> str:
             "(one-sided), so that all of them together promote a candidate that is no better as rarely as gate.budget says."
         )
     if evidence.excluded:
-        told.append(f"{evidence.excluded:,} test rows were left out because an earlier champion was trained on them.")
+        told.append(f"{evidence.excluded:,} test rows were left out: they were trained on before.")
     return "\n\n".join(told)
 
 

@@ -1,15 +1,20 @@
-"""Which test rows belong together: by source, class, length, pattern, column, and by what an earlier champion knew."""
+"""Which test rows belong together: by source, class, length, pattern, column, and by what was learned from before."""
 
+import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from adaptory.data.rows import asked, leaks, slice_column
+from adaptory.data.rows import ASKED, as_chat, asked, leaks, slice_column
 from adaptory.data.splits import hashes_of
+from adaptory.errors import NotFound
+from adaptory.fingerprint import hex_of
 from adaptory.profile import history as data_history
-from adaptory.recipe import LENGTHS, NEW, SEEN, Recipe
+from adaptory.recipe import LENGTHS, NEW, SEEN, Recipe, Task
 from adaptory.registry import ledger
 from adaptory.run import Run
 from adaptory.storage import ObjectStore
@@ -56,3 +61,35 @@ def _by_history(run: Run, store: ObjectStore, test: Any) -> dict[str, Bools]:
     if records and (folder := kept[records[-1].data]) and records[-1].data != run.dataset.digest:
         found[NEW] = data_history.not_in(folder, hashes)
     return found
+
+
+def learned_by_start(run: Run, store: ObjectStore, test: Any) -> Bools:
+    """Which rows the champion that training.start names was trained on, or one that it started from in its turn.
+
+    Another recipe may split its rows otherwise: a candidate that goes on from there has learned some of its own test by heart.
+    """
+    folders = list(_data_of_starts(run, store))
+    found = np.zeros(test.height, dtype=bool)
+    for texts in _forms(test, run.recipe.task):
+        found |= data_history.trained_on(folders, hashes_of(texts))
+    return found
+
+
+def _data_of_starts(run: Run, store: ObjectStore) -> Iterator[Path]:
+    """What is kept of the data of every release that the candidate goes back to."""
+    name, release = run.recipe.training.start, run.start
+    while name and release:
+        record = next(one for one in ledger.history(store, name) if one.release == release)
+        if folder := data_history.fetch(store, name, record.data, run.workspace.cache):
+            yield folder
+        try:
+            card = json.loads(store.get(f"releases/{name}/{hex_of(release)}/candidate.json"))
+        except NotFound:  # of one long gone
+            return
+        name, release = card["training"].get("start"), card["start"]
+
+
+def _forms(test: Any, task: Task) -> list[Any]:
+    """What the rows of another recipe may have of these: as this task writes it, and as a chat or a preference would."""
+    also = [asked(test, task) if task == "sft" else as_chat(test, task)] if task in ASKED else []
+    return [leaks(test, task), *also]

@@ -100,7 +100,7 @@ class Evidence(Frozen):
     confidence: float
     seed: int
     slice_rows: dict[str, int] = Field(default={})  # slice -> rows
-    excluded: int = 0  # test rows left out because an earlier champion was trained on them
+    excluded: int = 0  # test rows left out: the candidate's start, or an earlier champion, was trained on them
     models: tuple[ModelScores, ...]
     differences: tuple[Difference, ...]
     paired: tuple[Paired, ...] = ()

@@ -267,6 +267,13 @@ def test_answers_to_one_prompt_belong_to_one_document(tmp_path: Path) -> None:
     assert found[0]["group"] == found[1]["group"] != found[2]["group"]
 
 
+def test_a_prompt_belongs_to_one_document_whether_a_chat_or_a_preference_asks_it(tmp_path: Path) -> None:
+    """So that preferences that go on from what was tuned on the same prompts are not judged on rows it learned."""
+    pair = good(of_task(tmp_path, "sft", {"prompt": "p", "response": "r"}, {"p": "Why?", "r": "a"}))
+    liked = {"prompt": "p", "chosen": "c", "rejected": "r"}
+    assert good(of_task(tmp_path, "preference", liked, {"p": "why?", "c": "a", "r": "b"}))[0]["group"] == pair[0]["group"]
+
+
 def test_rows_without_an_id_are_named_by_what_they_hold(tmp_path: Path) -> None:
     found = good(of_task(tmp_path, "text", {"text": "t"}, {"t": "a"}, {"t": "b"}, {"t": "a"}))
     assert found[0]["row"] == found[2]["row"] != found[1]["row"]

@@ -165,6 +165,7 @@ def test_the_chain_is_one_lineage(desk: Path, chain: dict[str, str]) -> None:
         release = history(store, name)[0].release.removeprefix("sha256:")
         card = json.loads((desk / ".adaptory" / "store" / "releases" / name / release / "candidate.json").read_text())
         assert card["start"] == first.release, "the digest of the release it went on from"
+        assert evidence(desk, name).excluded == 0, "the same prompts are in the same splits, so their start learned none of them"
 
 
 def test_the_report_shows_answers_and_how_they_were_measured(desk: Path, chain: dict[str, str]) -> None:
