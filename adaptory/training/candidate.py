@@ -154,8 +154,10 @@ def lock(run: Run) -> AbstractContextManager[None]:
     """Two processes that were both told to train this candidate, since one was taken for dead, do so one after the other."""
     from adaptory.training import devices, preemption
 
-    folder = run.candidate_folder
-    return nullcontext() if devices.rank() else preemption.alone(folder.with_name(f".{folder.name}.lock"))
+    if devices.rank():
+        return nullcontext()
+    place = run.candidate_folder.with_name(f".{run.candidate_folder.name}.lock")
+    return preemption.alone(place, "trains this candidate")
 
 
 def _check_trained(model: Any, start: str) -> None:

@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -70,16 +70,21 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def alone(place: Path) -> Iterator[None]:
-    """Holds the lock in this file; while it waits for it, it gives signs of life, and can be told to stop."""
+def alone(place: Path, holder: str) -> Iterator[None]:
+    """Holds the lock in this file; while it waits for it, it says for whom, gives signs of life, and can be told to stop."""
     from filelock import FileLock, Timeout
 
     place.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place)
+    lock, told = FileLock(place), not _listening
     while not lock.is_locked:
         check()
-        with suppress(Timeout):
+        try:
             lock.acquire(timeout=2)
+        except Timeout:
+            if not told:
+                waits = f"waiting for another process here that {holder} (it holds {place})"
+                print(json.dumps({"event": "stage", "what": waits}), flush=True)
+            told = True
     try:
         yield
     finally:

@@ -54,7 +54,7 @@ class Trunk:
         if not self.missing(sequences):
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        with preemption.alone(self.folder / ".lock"):
+        with preemption.alone(self.folder / ".lock", "computes frozen blocks of the same base"):
             for index in sorted(self.folder.glob("*.json")):
                 self._open(index)
             return self._extend(sequences, pad)

@@ -1,5 +1,6 @@
 """Memory that runs out where nobody had asked how much there is, and two trainings of one candidate."""
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -83,5 +84,19 @@ def test_who_waits_can_be_told_to_stop(tmp_path: Path, monkeypatch: pytest.Monke
     from adaptory.errors import Preempted
 
     monkeypatch.setattr(preemption, "_told", True)
-    with FileLock(tmp_path / "lock"), pytest.raises(Preempted), preemption.alone(tmp_path / "lock"):
+    with FileLock(tmp_path / "lock"), pytest.raises(Preempted), preemption.alone(tmp_path / "lock", "trains this"):
         pass
+
+
+@pytest.mark.slow
+def test_who_waits_says_for_whom_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from filelock import FileLock
+
+    monkeypatch.setattr(preemption, "_listening", True)
+    monkeypatch.setattr(preemption, "_BEAT", 1e9)
+    held = FileLock(tmp_path / "lock", thread_local=False)
+    held.acquire()
+    threading.Timer(5, held.release).start()  # two waits of two seconds
+    with preemption.alone(tmp_path / "lock", "trains this"):
+        [said] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert said["what"] == f"waiting for another process here that trains this (it holds {tmp_path / 'lock'})"
