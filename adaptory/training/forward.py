@@ -41,16 +41,16 @@ class Batch:
         return replace(self, **moved, tree=self.tree and self.tree.to(device))
 
 
-def collate(rows: Sequence[Example], pad: int) -> Batch:
-    """A batch of these examples. Tokens count by position, not by id: a text may hold the padding token itself."""
+def collate(rows: Sequence[Example], pad: int, width: int = 0) -> Batch:
+    """A batch of these examples, so wide or wider. Tokens count by position, not by id: a text may hold the padding token."""
     import torch
 
     written = rows[0].second is not None and rows[0].second_start == 0  # encoder-decoder: `second` is what is read
     read = [row.second or [] for row in rows] if written else [row.ids for row in rows]
-    ids, lengths, mask = _padded(read, pad)
+    ids, lengths, mask = _padded(read, pad, width)
     labels = _padded([row.ids for row in rows], IGNORED)[0] if written else _labels(rows, ids.shape[1])
     targets = torch.tensor([row.target for row in rows])
-    types = _padded([row.types or [] for row in rows], 0)[0] if rows[0].types is not None else None
+    types = _padded([row.types or [] for row in rows], 0, width)[0] if rows[0].types is not None else None
     whole = bool((lengths == ids.shape[1]).all())
     return Batch(ids, lengths, None if whole else mask, None, labels, targets, types, labels if written else None)
 
@@ -253,11 +253,13 @@ def _labels(rows: Sequence[Example], width: int) -> Any:
     return labels
 
 
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Any, Any, Any]:
+def _padded(rows: Sequence[Sequence[int]], empty: int, width: int = 0) -> tuple[Any, Any, Any]:
     import torch
+    from torch.nn.functional import pad
     from torch.nn.utils.rnn import pad_sequence
 
-    ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True, padding_value=pad)
+    ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True, padding_value=empty)
+    ids = pad(ids, (0, max(0, width - ids.shape[1])), value=empty)
     lengths = torch.tensor([len(row) for row in rows])
     return ids, lengths, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
 

@@ -13,7 +13,8 @@ import json
 import mmap
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ import numpy as np
 from adaptory import fingerprint, whole
 from adaptory.errors import StageError
 from adaptory.training import devices, preemption
-from adaptory.training.batches import sorted_batches
 from adaptory.training.forward import collate, inputs
-from adaptory.training.network import _BLOCK, unwrapped
+from adaptory.training.network import _BLOCK, positions, unwrapped
 from adaptory.training.render import Example
 from adaptory.training.tree import Tree
 
+_STEP = 8  # tokens
 _FILE = 256 << 20  # bytes of states in a file: so much is lost at most when the work is stopped
 
 
@@ -64,29 +65,35 @@ class Trunk:
         for left in self.folder.glob(".*.f32"):  # of a process that was killed: the lock is ours
             left.unlink()
         names = sorted(new)
-        before = np.cumsum([0, *(len(new[name].ids) for name in names)])[:-1]  # tokens
+        lengths = [len(new[name].ids) for name in names]
+        tokens = devices.tokens_at_once(next(self.model.parameters()).device) // 2  # few, since batches are filled up
+        batches = list(_batches(lengths, tokens, positions(self.model)))
+        before = np.cumsum([0, *(sum(lengths[place] for place in one.places) for one in batches)])[:-1]  # tokens
         room = max(1, _FILE // (4 * unwrapped(self.model).config.hidden_size))
-        for _, some in groupby(zip(names, before, strict=True), key=lambda one: one[1] // room):
-            self._keep([name for name, _ in some], new, pad)
+        for _, some in groupby(zip(batches, before, strict=True), key=lambda one: one[1] // room):
+            self._keep([one for one, _ in some], [new[name] for name in names], pad)
         return len(names)
 
-    def _keep(self, names: list[str], new: dict[str, Example], pad: int) -> None:
-        """Computes these sequences into a file of their own."""
-        lengths = [len(new[name].ids) for name in names]
-        starts = np.concatenate([[0], np.cumsum(lengths)])
+    def _keep(self, batches: list["_Batch"], sequences: list[Example], pad: int) -> None:
+        """Computes these batches of the sequences into a file of their own."""
+        places = [place for batch in batches for place in batch.places]
+        starts = np.concatenate([[0], np.cumsum([len(sequences[place].ids) for place in places])])
         width = unwrapped(self.model).config.hidden_size
         part = self.folder / f".{os.getpid()}.f32"
         _reserve(part, int(starts[-1]) * width * 4)
         kept = np.memmap(part, dtype=np.float32, mode="r+", shape=(int(starts[-1]), width))
-        for batch in sorted_batches(lengths, devices.tokens_at_once(next(self.model.parameters()).device)):
+        row = 0
+        for batch in batches:
             preemption.check()
-            states = self._compute([new[names[place]] for place in batch], pad)
-            for row, place in enumerate(batch):
-                kept[starts[place] : starts[place + 1]] = states[row, : lengths[place]]
+            filled = [sequences[batch.places[number % len(batch.places)]] for number in range(batch.rows)]
+            states = self._compute(filled, pad, batch.width)
+            for number, place in enumerate(batch.places):
+                kept[starts[row] : starts[row + 1]] = states[number, : len(sequences[place].ids)]
+                row += 1
         kept.flush()
         digest = fingerprint.hex_of(fingerprint.of_file(part))
         part.replace(self.folder / f"{digest}.f32")
-        index = {"rows": {name: [int(starts[i]), lengths[i]] for i, name in enumerate(names)}}
+        index = {"rows": {_name(sequences[p]): [int(starts[i]), len(sequences[p].ids)] for i, p in enumerate(places)}}
         whole.write(self.folder / f"{digest}.json", json.dumps(index))
         self._open(self.folder / f"{digest}.json")
 
@@ -132,7 +139,7 @@ class Trunk:
         assert self._now.shape == hidden.shape, (self._now.shape, hidden.shape)
         return self._hand_down(self._now)
 
-    def _compute(self, sequences: Sequence[Example], pad: int) -> Any:
+    def _compute(self, sequences: Sequence[Example], pad: int, width: int) -> Any:
         """The states below the cut, by stopping a plain forward pass there."""
         import torch
 
@@ -147,7 +154,7 @@ class Trunk:
         inner = unwrapped(self.model)
         inner.eval()
         weight = inner.get_input_embeddings().weight
-        batch = collate(sequences, pad).to(weight.device)
+        batch = collate(sequences, pad, width).to(weight.device)
         precision = "bf16" if weight.dtype is torch.bfloat16 else "fp32"
         try:
             with torch.inference_mode(), devices.computing(weight.device, precision):
@@ -168,6 +175,33 @@ class Trunk:
         with file.open("rb") as opened:
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         self.places |= {name: (mapped, start, length) for name, (start, length) in found["rows"].items()}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Sequences that are computed together."""
+
+    places: list[int]
+    rows: int  # what is missing to so many is filled up by repeats
+    width: int  # tokens
+
+
+def _batches(lengths: Sequence[int], tokens: int, most: int | None) -> Iterator[_Batch]:
+    """Batches of one shape for each length in eights.
+
+    Kernels add in an order that depends on a batch's shape. Here it depends on a sequence's own length and on nothing else, so
+    that a sequence gives the same bits whatever is computed with it: all of them at once, the rest after a stop, or the new ones
+    of next month. Each is padded, so that all are masked, but for those as long as the network can read (`most`).
+    """
+
+    def shape(place: int) -> tuple[int, bool]:
+        width = min(lengths[place] // _STEP * _STEP + _STEP, most or 1 << 30)
+        return width, width == lengths[place]
+
+    for (width, _), alike in groupby(sorted(range(len(lengths)), key=shape), key=shape):
+        places, rows = list(alike), max(1, tokens // width)
+        for start in range(0, len(places), rows):
+            yield _Batch(places[start : start + rows], rows, width)
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -197,7 +231,7 @@ def key(base: str, rendering: str, cut: int, *, quantised: bool = False, half: b
     libraries = {name: version(name) for name in ("torch", "transformers")}
     facts = {"base": base, "rendering": rendering, "cut": cut, "quantised": quantised, "libraries": libraries}
     facts |= {"half": True} if half else {}
-    return fingerprint.of_json({"schema": "trunk/v1", **facts})
+    return fingerprint.of_json({"schema": "trunk/v2", **facts})
 
 
 def _blocks(model: Any, cut: int) -> list[tuple[int, Any]]:

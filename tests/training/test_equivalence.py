@@ -89,13 +89,21 @@ def test_what_was_read_of_a_trunk_is_not_held_in_memory(tmp_path: Path) -> None:
     assert held == [["Rss:", "0", "kB"]]
 
 
-def test_a_trunk_that_was_cut_off_keeps_what_was_done_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def kept_states(trunk: Trunk, rows: list[Example]) -> list[bytes]:
+    return [trunk._read(row).numpy().tobytes() for row in rows]
+
+
+@pytest.mark.parametrize("stop", range(1, 12))
+def test_a_trunk_that_was_cut_off_keeps_what_was_done_and_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
     monkeypatch.setattr(trunks, "_FILE", 32 * 4 * 100)  # a hundred tokens
+    monkeypatch.setattr(devices, "tokens_at_once", lambda device: 64)
     one, rows, whole = rows_and_trunk(tmp_path / "a", 60)
     whole.extend(rows, one.goal.pad)
     assert len(list(whole.folder.glob("*.f32"))) > 5
     _, _, broken = rows_and_trunk(tmp_path / "b", 60)
-    calls = iter(range(8))
+    calls = iter(range(stop))
 
     def check() -> None:
         if next(calls, None) is None:
@@ -106,10 +114,54 @@ def test_a_trunk_that_was_cut_off_keeps_what_was_done_and_ends_the_same(tmp_path
         with pytest.raises(Preempted):
             broken.extend(rows, one.goal.pad)
     kept = len(broken.places)
-    assert 0 < kept < len(whole.places)
+    assert kept < len(whole.places) and (kept or stop < 8)
     _, _, again = rows_and_trunk(tmp_path / "b", 60)
     assert again.extend(rows, one.goal.pad) == len(whole.places) - kept
-    assert {path.name for path in again.folder.glob("*.f32")} == {path.name for path in whole.folder.glob("*.f32")}
+    assert kept_states(again, rows) == kept_states(whole, rows)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "causal"])
+def test_what_is_kept_of_a_text_does_not_depend_on_what_was_kept_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """To the last bit: else another adapter would come of another month's cache, and a rebuild elsewhere would not find it."""
+    widened(base(tmp_path / "work" / kind, kind))
+    one = work(tmp_path / "work", "classification", kind, count=60, top_layers=2)
+    rows = objectives.sequences_of(one.goal, one.train)
+    whole, shapes, plain = Trunk(one.model, 2, tmp_path / "whole"), [], Trunk._compute
+
+    def compute(trunk: Trunk, filled: list[Example], pad: int, width: int) -> Any:
+        shapes.append((len(filled), width))
+        return plain(trunk, filled, pad, width)
+
+    monkeypatch.setattr(Trunk, "_compute", compute)
+    whole.extend(rows, one.goal.pad)
+    assert {rows for rows, width in shapes} == {512 // width for rows, width in shapes}, "one shape for a length"
+    for first in (1, 7, 30, 59):
+        by_parts = Trunk(one.model, 2, tmp_path / f"parts-{first}")
+        by_parts.extend(rows[:first], one.goal.pad)
+        by_parts.extend(rows, one.goal.pad)
+        assert kept_states(by_parts, rows) == kept_states(whole, rows), first
+
+
+def widened(folder: Path) -> None:
+    """The network in this folder, so wide that the processor multiplies batches of unlike shapes in unlike orders."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    config = AutoConfig.from_pretrained(folder)
+    config.update({"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6, "num_key_value_heads": 6})
+    config.head_dim = 64
+    kind = AutoModelForCausalLM if config.model_type == "llama" else AutoModelForMaskedLM
+    kind.from_config(config).save_pretrained(folder)
+
+
+def test_sequences_are_computed_in_shapes_that_depend_on_their_own_length_alone() -> None:
+    lengths = [3, 7, 8, 9, 30, 31, 32, 32]
+    found = {tuple(batch.places): (batch.rows, batch.width) for batch in trunks._batches(lengths, 64, 32)}
+    # Seven tokens are padded to eight, eight to sixteen; 32, which is all that can be read, are by themselves.
+    assert found == {(0, 1): (8, 8), (2, 3): (4, 16), (4, 5): (2, 32), (6, 7): (2, 32)}
+    assert list(trunks._batches([100], 64, None)) == [trunks._Batch([0], 1, 104)]
+    assert [len(batch.places) for batch in trunks._batches([5] * 20, 64, None)] == [8, 8, 4]
 
 
 def test_kept_states_that_were_damaged_are_computed_again(tmp_path: Path) -> None:
