@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from adaptory import data, params, reach, run, whole, workspace
-from adaptory.errors import BusyError, DataError, RecipeError, StageError
+from adaptory.errors import BusyError, DataError, Preempted, RecipeError, StageError
 from adaptory.process import raise_what_it_said, told_errors
 from adaptory.recipe import Recipe
 from adaptory.registry import approval, read_judged
@@ -80,25 +80,55 @@ def show_last(name: str) -> int:
 
 
 def _run_flow(place: Workspace, name: str, *more: str) -> None:
-    """Runs the flow and shows its outcome. On Ctrl-C the flow ends first, then this process."""
+    """Runs the flow and shows its outcome. On Ctrl-C or SIGTERM the flow ends first, then this process."""
     reach.check_prefect(place)
     reach.check_tracking(place)
     where = place.environment().get("PREFECT_API_URL")
     print(f"retrain {name}: {f'Prefect at {where}' if where else 'starting an ephemeral Prefect server'}", file=sys.stderr)
     environment = place.environment()
-    with told_errors(environment) as told:
+    with told_errors(environment) as told, _stopped_by_sigterm():
         script = [sys.executable, "-m", "flows.retrain", name, *more]
         flow = subprocess.Popen(script, cwd=place.root, env=environment, stdout=subprocess.PIPE, text=True)
         try:
             shown = _follow(place, flow)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # the terminal told all of them
             if flow.poll() is None:
                 flow.send_signal(signal.SIGINT)
+            flow.wait()
+            raise
+        except Preempted:
+            _interrupt(flow)
             flow.wait()
             raise
         if flow.wait() != 0 or not shown:
             raise_what_it_said(told)
             raise StageError(f"the flow ended with code {flow.returncode}; the reason is above. Run the command again to go on")
+
+
+def _interrupt(flow: "subprocess.Popen[str]") -> None:
+    """Tells the flow and all that it started to end, as Ctrl-C at a terminal does: the flow waits for its stages."""
+    import psutil  # type: ignore[import-untyped]
+
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(flow.pid)
+        for one in (first, *first.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(signal.SIGINT)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Inside, a SIGTERM raises Preempted: by default it would end this process and leave the flow at work behind it."""
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the flow's end short
+        raise Preempted("stopped by SIGTERM before the end; run the same command to go on")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _follow(place: Workspace, flow: "subprocess.Popen[str]") -> bool:

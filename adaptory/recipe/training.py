@@ -79,7 +79,7 @@ class Training(Frozen):
     """`auto`: bf16 where the device has units for it, else fp32. On a GPU it holds a frozen base and computes everything;
     on a CPU it is for the products of fused LoRA layers alone."""
     deadline: float | None = Field(default=None, gt=0)
-    """Minutes the training may take; a plan that is predicted to take longer is refused before it starts."""
+    """Minutes the training may take, loading included; a plan that would take longer is refused before its first step."""
     memory: float | None = Field(default=None, gt=0)
     """Gigabytes the training may take; a plan that is measured to take more is refused before it starts."""
     seed: int = Field(default=0, ge=0)

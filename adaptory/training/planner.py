@@ -4,14 +4,14 @@ The longest batch is tried first, so memory fails at once or never. A few batche
 """
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from adaptory.errors import PlanError, StageError
 from adaptory.frozen import Frozen
 from adaptory.training import checkpoint, devices, preemption
 from adaptory.training.batches import sorted_batches
 from adaptory.training.forward import finished_for_one_token
-from adaptory.training.network import block_count, blocks, linear_layers, unwrapped
+from adaptory.training.network import block_count, blocks, learns_prompt, linear_layers, unwrapped
 from adaptory.training.objectives import losses
 from adaptory.training.schedules import rate
 from adaptory.training.validate import validate
@@ -69,15 +69,21 @@ def forecast(work: Work) -> Forecast:
     steps = work.planned_steps
     warmup = min(int(settings.warmup * steps), steps - 1)
     rates = [settings.learning_rate * rate(step, steps, warmup, settings.schedule) for step in (0, warmup, steps - 1)]
-    epoch, memory = map(max, zip(*devices.gathered([(epoch, devices.peak_memory(work.device) + later)]), strict=True))
+    facts = (epoch, devices.peak_memory(work.device) + later, _begun(work))
+    epoch, memory, begun = map(max, zip(*devices.gathered([facts]), strict=True))
     made = Forecast(
         steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=memory,
         padding=max(0.0, 1 - sum(work.lengths) / sum(tokens)), flops=flops(work, sum(tokens)) * settings.epochs,
         first_rate=rates[0], peak_rate=rates[1], last_rate=rates[2],
     )  # fmt: skip
     if not checkpoint.exists(work.folder, work.key):
-        _check(work, made, batch, _computed(work, longest))
+        _check(work, made, batch, _computed(work, longest), begun)
     return made
+
+
+def _begun(work: Work) -> float:
+    """Seconds that loading the base, computing what is frozen and scoring what is compared took."""
+    return time.monotonic() - work.began
 
 
 def _batches(work: Work, epoch: int) -> list[list[int]]:
@@ -132,22 +138,39 @@ def tokens_of_epoch(work: Work) -> int:
 def flops(work: Work, tokens: int) -> float:
     """Floating-point operations of one epoch: 2 per weight and token forward, 2 more for the gradient of what is above a
     trained weight, 2 more where the weight itself trains (docs/performance.md)."""
-    lower, upper, head = parameters_below(work.model)
-    own = 6 if work.goal.settings.method in ("full", "freeze") else 4
-    labels = sum(work.goal.weight(row) for row in work.train) if work.goal.name in ("tokens", "masked") else 0
-    late = finished_for_one_token(work.model) if work.goal.name in ("classes", "value") and upper else 0
-    return tokens * ((0 if work.trunk else 2 * lower) + own * (upper - late)) + len(work.train) * own * late + labels * 4 * head
+    found, name = _weighed(work.model), work.goal.name
+    if learns_prompt(work.model):
+        tokens += len(work.train) * work.goal.sequences * int(work.model.active_peft_config.num_virtual_tokens)
+    own = 4 + 2 * found.trained / max(1, found.upper)
+    labels = sum(work.goal.weight(row) for row in work.train) if name in ("tokens", "masked") else 0.0
+    if name == "dpo":
+        labels = float(sum(len(row.ids) - row.start + len(row.second or ()) - row.second_start for row in work.train))
+    late = finished_for_one_token(work.model) if name in ("classes", "value") and found.upper else 0
+    below = 0 if work.trunk else 2 * found.lower
+    return tokens * (below + own * (found.upper - late)) + len(work.train) * own * late + labels * found.head
 
 
-def parameters_below(model: Any) -> tuple[int, int, int]:
-    """Weights of linear layers below the lowest trained block, from it on, and of the head of tokens."""
+class _Weighed(NamedTuple):
+    """Weights of linear layers."""
+
+    lower: int  # below the lowest trained weight
+    upper: int  # in blocks from it on
+    trained: int  # of them
+    head: int  # operations per label of the head of tokens
+
+
+def _weighed(model: Any) -> _Weighed:
     numbers, kinds = blocks(model), linear_layers()
     lowest = min((numbers[n] for n, w in _weights(model) if w.requires_grad and n in numbers), default=10**9)
-    sizes = {name: one.weight.numel() for name, one in model.named_modules() if isinstance(one, kinds)}
-    inside = {name: size for name, size in sizes.items() if name in numbers and "lora_" not in name}
-    lower = sum(size for name, size in inside.items() if numbers[name] < lowest)
+    if any(w.requires_grad and ("embed" in n or "prompt" in n) for n, w in _weights(model)):
+        lowest = 0  # its gradient comes through all of them
+    layers = [(name, one.weight) for name, one in model.named_modules() if isinstance(one, kinds)]
+    inside = [(numbers[name], weight) for name, weight in layers if name in numbers and "lora_" not in name]
+    lower = sum(weight.numel() for number, weight in inside if number < lowest)
+    trained = sum(weight.numel() for _, weight in inside if weight.requires_grad)
     outputs = unwrapped(model).get_output_embeddings()
-    return lower, sum(inside.values()) - lower, outputs.weight.numel() if outputs is not None else 0
+    head = 0 if outputs is None else outputs.weight.numel() * (6 if outputs.weight.requires_grad else 4)
+    return _Weighed(lower, sum(weight.numel() for _, weight in inside) - lower, trained, head)
 
 
 def _weights(model: Any) -> list[tuple[str, Any]]:
@@ -198,7 +221,7 @@ def _forward(work: Work, rows: list[int]) -> float:
     return time.monotonic() - began
 
 
-def _check(work: Work, made: Forecast, batch: float, tokens: int) -> None:
+def _check(work: Work, made: Forecast, batch: float, tokens: int, begun: float) -> None:
     settings, room = work.goal.settings, devices.capacity(work.device)
     most, named = (settings.memory, "training.memory") if settings.memory and settings.memory < room else (room, "there is here")
     if made.memory > most:
@@ -210,32 +233,35 @@ def _check(work: Work, made: Forecast, batch: float, tokens: int) -> None:
         if size >= max(work.lengths):
             raise PlanError(f"{told}; with training.micro_tokens: {size} it would take {most:.3g}")
         raise PlanError(f"{told}; {made.memory - batch:.2f} GB of it do not depend on the batch: lower max_tokens or top_layers")
-    limit = (settings.deadline or float("inf")) * 60
+    limit = (settings.deadline or float("inf")) * 60 - begun
     if made.seconds <= limit:
         return
-    raise PlanError(
-        f"the training would take about {_minutes(made.seconds)}, more than training.deadline ({settings.deadline:g} min); "
-        + _nearest(work, made, limit)
-    )
+    first = f" after {_minutes(begun)} to begin" if begun >= 1 else ""
+    told = f"the training would take about {_minutes(made.seconds)}{first}"
+    raise PlanError(f"{told}, more than training.deadline ({settings.deadline:g} min); {_nearest(work, made, limit)}")
 
 
 def _nearest(work: Work, made: Forecast, limit: float) -> str:
     """The plan nearest to the asked one that is predicted to be in time."""
     settings = work.goal.settings
+    if limit <= 0:
+        kept = "; what the frozen blocks gave is kept, so the same command may be in time now" if work.trunk else ""
+        return f"beginning alone took longer{kept}"
     if (fits := int(limit / made.seconds_per_epoch)) >= 1:
         return f"training.epochs: {fits} would take about {_minutes(fits * made.seconds_per_epoch)}"
-    if settings.method != "head" and blocks(work.model):
+    if settings.method not in ("head", "prompt_tuning") and not settings.layers and blocks(work.model):
         count = block_count(work.model)
-        now = min(settings.top_layers or count, count)
+        now = min(settings.top_layers or count, count) if settings.method != "full" else count
         # With every block trained a token costs 4 or 6; below the cut 2, or nothing where that is kept.
         own, below = (6 if settings.method in ("full", "freeze") else 4), (0 if work.trunk else 2)
         cost = {top: own * top + below * (count - top) for top in range(1, now + 1)}
         for top in range(now - 1, 0, -1):
             seconds = made.seconds_per_epoch * cost[top] / cost[now]
             if seconds <= limit:
-                return f"training.epochs: 1 with training.top_layers: {top} would take about {_minutes(seconds)}"
+                method = "training.method: freeze and " if settings.method == "full" else ""
+                return f"training.epochs: 1 with {method}training.top_layers: {top} would take about {_minutes(seconds)}"
     rows = int(len(work.train) * limit / made.seconds_per_epoch)
-    return f"one epoch over {rows:,} of the {len(work.train):,} rows would be in time"
+    return f"one epoch over {rows:,} of the {len(work.train):,} rows (training.max_rows) would be in time"
 
 
 def _minutes(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -237,25 +238,30 @@ def test_an_alias_that_was_moved_by_hand_is_put_back(copy: Path) -> None:
     assert "alias champion now names version 1" in run(copy, "reconcile", "tiny").stdout
 
 
-def test_ctrl_c_leaves_nothing_promoted_and_the_same_command_finishes(tmp_path: Path, prefect_api: str) -> None:
+def test_ctrl_c_and_sigterm_leave_nothing_promoted_and_the_same_command_goes_on(tmp_path: Path, prefect_api: str) -> None:
     folder = checkout(tmp_path / "checkout", **{"training.epochs": 40})
-    environment = {**os.environ, "PREFECT_API_URL": prefect_api}
-    process = subprocess.Popen(
-        [str(BIN / "adaptory"), "retrain", "tiny"], cwd=folder, env=environment, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stderr is not None
-    for said in process.stderr:
-        if "step" in said:
-            break
-    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: every process of the terminal gets it
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, rest
-    assert "Traceback" not in rest
-    assert not (folder / ".adaptory" / "store" / "ledger").exists()
-    _none_left(process.pid)
-    write_recipe(folder)
-    assert "PASS" in run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api).stdout
+    environment = {**os.environ, "PREFECT_API_URL": prefect_api, "ADAPTORY_CHECKPOINT_SECONDS": "0"}
+    # Ctrl-C reaches every process of the terminal; a service manager tells the command alone.
+    for tell, told, code in ((os.killpg, signal.SIGINT, 130), (os.kill, signal.SIGTERM, 75)):
+        process = subprocess.Popen(
+            [str(BIN / "adaptory"), "retrain", "tiny"], cwd=folder, env=environment, start_new_session=True, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stderr is not None
+        before = []
+        for said in process.stderr:
+            before.append(said)
+            if re.match(r"\s*epoch \d", said):
+                break
+        assert (code == 75) == any("going on from the checkpoint of step" in said for said in before), before
+        tell(process.pid, told)
+        _, rest = process.communicate(timeout=60)
+        assert process.returncode == code, rest
+        assert "Traceback" not in rest and ("by SIGTERM" in rest) == (code == 75)
+        assert not (folder / ".adaptory" / "store" / "ledger").exists()
+        _none_left(process.pid)
+    done = run(folder, "retrain", "tiny", PREFECT_API_URL=prefect_api)
+    assert "PASS" in done.stdout and "going on from the checkpoint of step" in done.stderr
 
 
 def _none_left(group: int) -> None:

@@ -16,6 +16,7 @@ from tests.training.toys import trajectory, work
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which every padded token takes a millisecond, and every batch ten more."""
     monkeypatch.setattr(planner, "_compute", lambda work, rows: 0.01 + 0.001 * planner._computed(work, rows))
+    monkeypatch.setattr(planner, "_begun", lambda work: 0.0)
     monkeypatch.setattr(planner, "_forward", lambda work, rows: 0.0003 * len(rows) * max(work.validation[n].length for n in rows))
 
 
@@ -88,6 +89,35 @@ def test_the_nearest_plan_keeps_the_deadline(tmp_path: Path, steady: None) -> No
         planner.forecast(work(tmp_path, "sft", "causal", **settings | {"epochs": int(told[1]) + 1}))
 
 
+def test_the_deadline_counts_what_it_took_to_begin(tmp_path: Path, steady: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"epochs": 9, "top_layers": 4, "cache_trunk": False}
+    one = work(tmp_path, "sft", "causal", **settings)
+    usual = planner.forecast(one).seconds / 60
+    monkeypatch.setattr(planner, "_begun", lambda work: 30.0)
+    planner.forecast(work(tmp_path, "sft", "causal", **settings, deadline=usual + 0.51))
+    with pytest.raises(PlanError, match=r"about \d+ s after 30 s to begin, more than .*epochs: \d would"):
+        planner.forecast(work(tmp_path, "sft", "causal", **settings, deadline=usual + 0.49))
+    with pytest.raises(PlanError, match=r"beginning alone took longer$"):
+        planner.forecast(work(tmp_path, "sft", "causal", **settings, deadline=0.4))
+    with pytest.raises(PlanError, match=r"what the frozen blocks gave is kept, so the same command may be in time now"):
+        planner.forecast(work(tmp_path, "sft", "causal", **settings | {"top_layers": 2, "cache_trunk": True}, deadline=0.4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"method": "full", "top_layers": None}, r"epochs: 1 with training\.method: freeze and training\.top_layers: [123] "),
+        ({"method": "prompt_tuning", "top_layers": None}, r"; one epoch over \d+ of the 60 rows"),
+        ({"method": "freeze", "top_layers": None, "layers": ["layers.1."]}, r"; one epoch over \d+ of the 60 rows"),
+    ],
+)
+def test_the_nearest_plan_names_only_settings_that_the_method_heeds(
+    tmp_path: Path, steady: None, settings: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(PlanError, match=remedy):
+        planner.forecast(work(tmp_path, "sft", "causal", epochs=2, deadline=0.0145, **settings))
+
+
 def test_a_plan_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"\d GB, more than training\.memory \(0\.001\); .* GB of it do not depend on the batch"):
         planner.forecast(work(tmp_path, memory=0.001))
@@ -139,7 +169,7 @@ def test_what_one_process_of_several_refuses_all_refuse(tmp_path: Path, steady: 
     """Or those that do not would wait for it for ever."""
     one = work(tmp_path, deadline=60, memory=500)
     fine = planner.forecast(one)
-    for other, said in [((1e9, 0.1), "would take about"), ((1.0, 501.0), "takes 501.00 GB, more than")]:
+    for other, said in [((1e9, 0.1, 0.0), "would take about"), ((1.0, 501.0, 0.0), "takes 501.00 GB, more than")]:
         monkeypatch.setattr(devices, "gathered", lambda mine, other=other: [*mine, other])
         with pytest.raises(PlanError, match=said):
             planner.forecast(one)
@@ -192,8 +222,32 @@ def test_what_is_frozen_and_kept_costs_nothing_and_what_trains_whole_costs_most(
     assert kept < top < every < full
     probe, top_one = work(tmp_path, method="head", top_layers=None, cache_trunk=True), work(tmp_path, top_layers=1)
     assert 0 <= planner.flops(probe, 1000) < planner.flops(top_one, 1000), "a head on kept states"
-    lower, upper, head = planner.parameters_below(work(tmp_path, "sft", "causal", top_layers=1).model)
-    assert lower == 3 * upper and head > 0
+    found = planner._weighed(work(tmp_path, "sft", "causal", top_layers=1).model)
+    assert found.lower == 3 * found.upper and found.trained == 0 and found.head > 0
+
+
+def test_operations_are_those_of_what_trains(tmp_path: Path) -> None:
+    """Per token and weight of the blocks: 2 forward, 2 for the gradient of what is above a trained weight, 2 where it trains."""
+
+    def counted(task: str = "text", **training: Any) -> tuple[float, Any, Any]:
+        one = work(tmp_path / task, task, "causal", **{"top_layers": None} | training)
+        return planner.flops(one, 1000), planner._weighed(one.model), one
+
+    every, weights, one = counted("sft", top_layers=4)
+    blocks, vocabulary = weights.upper, weights.head / 4
+    labels = sum(one.goal.weight(row) for row in one.train)
+    assert every == 4 * blocks * 1000 + 4 * vocabulary * labels
+    assert counted("sft", method="full")[0] == 6 * blocks * 1000 + 6 * vocabulary * labels
+    assert counted("sft", top_layers=1)[0] == (2 * 3 + 4) / 4 * blocks * 1000 + 4 * vocabulary * labels
+    # What trains is below all blocks: the gradient comes through each of them, and of none of them.
+    prompt, _, one = counted("sft", method="prompt_tuning")
+    assert prompt == 4 * blocks * (1000 + 16 * len(one.train)) + 4 * vocabulary * labels
+    named = counted("sft", method="freeze", layers=["embed_tokens"])
+    assert named[1].lower == 0 and named[1].trained == 0 and named[0] >= every
+    # Both answers are scored by the head.
+    preferred, _, one = counted("preference", objective="dpo", top_layers=4)
+    scored = sum(len(row.ids) - row.start + len(row.second) - row.second_start for row in one.train)
+    assert preferred == 4 * blocks * 1000 + 4 * vocabulary * scored > 4 * blocks * 1000
 
 
 def test_the_plan_tells_the_rates(tmp_path: Path) -> None:
