@@ -86,7 +86,7 @@ def evaluate(run: Run, store: ObjectStore, candidate: Candidate, emit: Emit) -> 
         commit=commit,
         quarantined=sum(card.quarantined.values()) / max(1, card.rows_in),
         look=look,
-        planned_steps=candidate.done_steps if candidate.stopped_early else candidate.planned_steps,
+        planned_steps=candidate.due_steps,
         done_steps=candidate.done_steps,
         resamples=settings.resamples,
         confidence=settings.confidence,

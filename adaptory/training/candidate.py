@@ -52,6 +52,11 @@ class Candidate(Frozen):
     predicted_memory: float = 0.0  # GB, by the plan
     peak_memory: float  # GB
 
+    @property
+    def due_steps(self) -> int:
+        """The steps that it had to do: those planned, or those after which training.patience ended it."""
+        return self.done_steps if self.stopped_early else self.planned_steps
+
 
 def read(folder: Path) -> Candidate | None:
     """The finished candidate in `folder`, or None: the card is written last."""

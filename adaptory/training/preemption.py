@@ -11,7 +11,7 @@ from types import FrameType
 from adaptory.errors import Preempted
 
 TOLD = "stopped by SIGTERM before the end; run the same command to go on from the last checkpoint"
-_BEAT = 5.0  # seconds
+_BEAT, _LOOK = 5.0, 2.0  # seconds
 _told = False
 _patient = 0
 _listening = False
@@ -79,7 +79,7 @@ def alone(place: Path, holder: str) -> Iterator[None]:
     while not lock.is_locked:
         check()
         try:
-            lock.acquire(timeout=2)
+            lock.acquire(timeout=_LOOK)
         except Timeout:
             if not told:
                 waits = f"waiting for another process here that {holder} (it holds {place})"

@@ -116,6 +116,19 @@ def test_a_key_of_peft_that_is_a_setting_of_ours_is_said_once(tmp_path: Path, ke
         work(tmp_path, peft={key: 2}, method=method)
 
 
+def test_patience_counts_on_after_a_stop_and_the_best_epoch_before_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = work(tmp_path, epochs=9, patience=2)
+    seen = scored(monkeypatch, one, [0.1, 0.3, 0.3])
+    fit.fit(one, 3 * one.steps_per_epoch + 1)
+    again = work(tmp_path, epochs=9, patience=2)
+    scored(monkeypatch, again, [0.2, 0.9])
+    state = fit.fit(again)
+    assert state.epoch == 4 and state.gave_up(2)
+    assert adapter.digest_of_weights(again.model) == seen[1]
+
+
 def test_what_earlier_attempts_took_is_counted(tmp_path: Path) -> None:
     one = work(tmp_path)
     fit.fit(replace(one, began=one.began - 100), 5)

@@ -88,7 +88,6 @@ def test_who_waits_can_be_told_to_stop(tmp_path: Path, monkeypatch: pytest.Monke
         pass
 
 
-@pytest.mark.slow
 def test_who_waits_says_for_whom_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     from filelock import FileLock
 
@@ -96,7 +95,8 @@ def test_who_waits_says_for_whom_once(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(preemption, "_BEAT", 1e9)
     held = FileLock(tmp_path / "lock", thread_local=False)
     held.acquire()
-    threading.Timer(5, held.release).start()  # two waits of two seconds
+    monkeypatch.setattr(preemption, "_LOOK", 0.1)
+    threading.Timer(1, held.release).start()
     with preemption.alone(tmp_path / "lock", "trains this"):
         [said] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert said["what"] == f"waiting for another process here that trains this (it holds {tmp_path / 'lock'})"

@@ -16,7 +16,7 @@ from adaptory.workspace import find
 @pytest.mark.parametrize(
     ("leader", "other", "fault", "said"),
     [
-        ("sleep 0.2; echo connection reset >&2; exit 1", "kill -9 $$", DiedError, "ended with code -9"),
+        ("until [ -e died ]; do sleep 0.1; done; echo reset >&2; exit 1", "touch died; kill -9 $$", DiedError, "code -9"),
         ("exec sleep 30", "kill -9 $$", DiedError, "ended with code -9"),
         ("exec sleep 30", "echo no such key >&2; exit 1", StageError, "ended with code 1: no such key"),
         ("exec sleep 30", 'printf "RecipeError\\nnot so" > $ADAPTORY_ERROR_FILE; exit 2', RecipeError, "not so"),

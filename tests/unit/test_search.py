@@ -127,6 +127,28 @@ def test_the_table_of_methods_tells_why_one_could_not_be_trained() -> None:
     assert "| 1: the whole network | – | – | 2" not in page and "| – | – | – | out of memory |" in page
 
 
+@pytest.mark.parametrize(
+    ("lower", "scores", "behind", "chosen"),
+    [
+        (False, (0.80, 0.79, 0.70), (None, (-0.01, 0.03), (0.05, 0.15)), 1),
+        (False, (0.80, 0.75, 0.70), (None, (0.01, 0.09), (0.05, 0.15)), 0),
+        (True, (2.0, 2.1, 3.0), (None, (-0.20, 0.01), (-1.5, -0.5)), 1),
+        (True, (2.0, 2.1, 3.0), (None, (-0.20, -0.01), (-1.5, -0.5)), 0),
+    ],
+)
+def test_the_arbiter_proposes_the_cheapest_that_the_best_is_not_measurably_ahead_of(
+    lower: bool, scores: tuple[float, ...], behind: tuple[Any, ...], chosen: int
+) -> None:
+    own = recipe().training
+    trials = [Trial(number=number, name=f"way {number}", training=own) for number in range(3)]
+    facts = zip(trials, scores, behind, (9, 5, 1), strict=True)
+    tried = tuple(Tried(trial=one, share=1, score=score, behind=gap, flops=cost) for one, score, gap, cost in facts)
+    asked: Any = SimpleNamespace(recipe=recipe())
+    made = arbiter._proposed(asked, tried, 0, "macro F1", 90, -1 if lower else 1)
+    said = ("way 0: measurably ahead of everything cheaper", "way 1: the cheapest that way 0 is not measurably ahead of")
+    assert (made.chosen, made.reason) == (chosen, said[chosen])
+
+
 def test_of_methods_the_cheapest_that_is_as_good_follows_one_that_failed() -> None:
     own = recipe().training
 

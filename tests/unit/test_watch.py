@@ -6,6 +6,7 @@ import polars
 import pytest
 
 from adaptory.evaluation import monitor
+from adaptory.gate import Estimate
 from adaptory.recipe import Recipe
 from tests.support import tiny_recipe
 
@@ -39,3 +40,25 @@ def test_a_champion_of_other_classes_is_not_asked() -> None:
     assert "the champion knows negative, positive, and the rows negative, neutral, positive" in str(
         monitor._too_few(RECIPE, of(negative=20, neutral=20, positive=20), known)
     )
+
+
+def interval(low: float, high: float) -> Estimate:
+    return Estimate(value=(low + high) / 2, low=low, high=high)
+
+
+@pytest.mark.parametrize(
+    ("metric", "then", "now", "drift", "word"),
+    [
+        ("macro_f1", (0.70, 0.80), (0.50, 0.69), "retrain", "worse"),
+        ("macro_f1", (0.70, 0.80), (0.50, 0.71), "retrain", "steady"),
+        ("macro_f1", (0.70, 0.80), (0.85, 0.90), "retrain", "steady"),
+        ("macro_f1", (0.70, 0.80), (0.50, 0.71), "needs approval", "drifted"),
+        ("perplexity", (3.0, 3.5), (3.6, 4.0), "retrain", "worse"),
+        ("perplexity", (3.0, 3.5), (2.0, 2.5), "retrain", "steady"),
+    ],
+)
+def test_a_champion_is_worse_when_the_intervals_do_not_touch(
+    metric: str, then: tuple[float, float], now: tuple[float, float], drift: str, word: str
+) -> None:
+    said = monitor._said(metric, interval(*then), interval(*now), 90, "", drift, "new words")
+    assert said[0] == word and "on 90 new rows" in said[1]
