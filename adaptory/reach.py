@@ -8,7 +8,7 @@ from http.client import HTTPException
 from adaptory.errors import ServerError
 from adaptory.workspace import Workspace
 
-_PATIENCE = 5.0  # seconds
+_PATIENCE = 15.0  # seconds
 
 
 def check_tracking(place: Workspace) -> None:

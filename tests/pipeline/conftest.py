@@ -62,6 +62,8 @@ def prefect_api(prefect_home: Path) -> Iterator[str]:
                     break
                 except OSError:
                     time.sleep(0.5)
+            else:
+                raise AssertionError((home / "log").read_text())
             yield url
         finally:
             server.terminate()

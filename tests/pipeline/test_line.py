@@ -9,6 +9,7 @@ import subprocess
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,25 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".adaptory" / "first.txt").write_text(done.stdout)
     (folder / ".adaptory" / "first-progress.txt").write_text(done.stderr)
     return folder
+
+
+@pytest.fixture(scope="module")
+def pulled(line: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its champion, pulled."""
+    folder = tmp_path_factory.mktemp("pulled") / "model"
+    run(line, "pull", "tiny@champion", str(folder))
+    return folder
+
+
+TEXTS = ["a lovely film", "the table was dreadful and that was quite a broken morning"]
+
+
+@pytest.fixture(scope="module")
+def predicted(line: Path, pulled: Path) -> list[dict[str, Any]]:
+    """What `adaptory predict` says of TEXTS and of the release's own example."""
+    example = json.loads((pulled / "current" / "example.json").read_text())
+    lines = run(line, "predict", str(pulled), *TEXTS, *(row["asked"]["text"] for row in example), "--json").stdout.splitlines()
+    return [json.loads(one) for one in lines]
 
 
 @pytest.fixture
@@ -112,7 +132,7 @@ def test_mlflow_shows_parameters_curves_datasets_version_and_alias(line: Path) -
     assert found.data.metrics["training/device_seconds"] > 0 and found.data.metrics["training/predicted_seconds"] > 0
 
 
-def test_mlflow_can_load_the_version_and_answers_as_predict_does(line: Path, tmp_path: Path) -> None:
+def test_mlflow_can_load_the_version_and_answers_as_predict_does(line: Path, predicted: list[dict[str, Any]]) -> None:
     script = """
 import mlflow, pandas
 model = mlflow.pyfunc.load_model("models:/tiny@champion")
@@ -124,12 +144,11 @@ print(model.predict(pandas.DataFrame({"text": ["a lovely film"]}))["positive"][0
                    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}  # fmt: skip
     theirs = subprocess.run([str(BIN / "python"), "-c", script], cwd=line, capture_output=True, text=True, env=environment)
     assert theirs.returncode == 0, theirs.stderr
-    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
-    ours = json.loads(run(line, "predict", str(tmp_path / "model"), "a lovely film", "--json").stdout)
+    ours = predicted[0]
     assert float(theirs.stdout.split()[-1]) == pytest.approx(ours["chances"]["positive"], abs=1e-5)
 
 
-def test_mlflow_models_serve_answers_as_predict_does(line: Path, tmp_path: Path) -> None:
+def test_mlflow_models_serve_answers_as_predict_does(line: Path, tmp_path: Path, predicted: list[dict[str, Any]]) -> None:
     port = free_port()
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{line}/.adaptory/mlflow/mlflow.db",
                    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -151,18 +170,14 @@ def test_mlflow_models_serve_answers_as_predict_does(line: Path, tmp_path: Path)
         finally:
             server.terminate()
             server.wait(20)
-    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
-    ours = json.loads(run(line, "predict", str(tmp_path / "model"), "a lovely film", "--json").stdout)
+    ours = predicted[0]
     assert theirs["label"] == ours["label"]
     assert {name: theirs[name] for name in ours["chances"]} == pytest.approx(ours["chances"], abs=1e-5)
 
 
-def test_a_pulled_release_gives_the_scores_that_were_measured(line: Path, tmp_path: Path) -> None:
-    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
-    example = json.loads((tmp_path / "model" / "current" / "example.json").read_text())
-    texts = [row["asked"]["text"] for row in example]
-    lines = run(line, "predict", str(tmp_path / "model"), *texts, "--json").stdout.splitlines()
-    for told, expected in zip(map(json.loads, lines), example, strict=True):
+def test_a_pulled_release_gives_the_scores_that_were_measured(pulled: Path, predicted: list[dict[str, Any]]) -> None:
+    example = json.loads((pulled / "current" / "example.json").read_text())
+    for told, expected in zip(predicted[len(TEXTS) :], example, strict=True):
         assert told["chances"] == pytest.approx(expected["told"]["chances"], abs=1e-5)
 
 
@@ -293,17 +308,9 @@ def test_a_promotion_cut_off_after_its_ledger_record_is_finished_by_the_same_com
     assert len(history(open_store(str(copy / ".adaptory" / "store")), "tiny")) == 1
 
 
-def test_a_champion_whose_files_are_gone_is_not_beaten_by_default(copy: Path, prefect_api: str) -> None:
-    shutil.rmtree(copy / ".adaptory" / "store" / "releases")
-    shutil.rmtree(copy / ".adaptory" / "cache" / "releases")
-    write_recipe(copy, **{"training.seed": 1})
-    done = run(copy, "retrain", "tiny", PREFECT_API_URL=prefect_api)
-    assert "CHAMPION_BROKEN" in done.stdout
-    assert "gone from the store" in " ".join(done.stdout.replace("│", " ").split()), "the panel may break the line anywhere"
-    assert len(history(open_store(str(copy / ".adaptory" / "store")), "tiny")) == 1
-
-
-def test_an_export_answers_as_the_release_does_in_others_hands(line: Path, tmp_path: Path) -> None:
+def test_an_export_answers_as_the_release_does_in_others_hands(
+    line: Path, pulled: Path, predicted: list[dict[str, Any]], tmp_path: Path
+) -> None:
     import numpy
     import onnxruntime
     from transformers import AutoTokenizer, pipeline
@@ -311,17 +318,14 @@ def test_an_export_answers_as_the_release_does_in_others_hands(line: Path, tmp_p
     from adaptory.errors import ReleaseError
     from adaptory.release.export import export
 
-    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
-    texts = ["a lovely film", "the table was dreadful and that was quite a broken morning"]
-    lines = run(line, "predict", str(tmp_path / "model"), *texts, "--json").stdout.splitlines()
-    ours = [json.loads(one)["chances"] for one in lines]
+    ours = [one["chances"] for one in predicted[: len(TEXTS)]]
     for form in ("merged", "onnx"):
-        told = export(tmp_path / "model", tmp_path / form, form, line, line / ".adaptory" / "cache")
+        told = export(pulled, tmp_path / form, form, line, line / ".adaptory" / "cache")
         assert "answers as the release does" in told
-    theirs = pipeline("text-classification", model=str(tmp_path / "merged"), top_k=None)(texts)
+    theirs = pipeline("text-classification", model=str(tmp_path / "merged"), top_k=None)(TEXTS)
     for mine, said in zip(ours, theirs, strict=True):
         assert {one["label"]: one["score"] for one in said} == pytest.approx(mine, abs=1e-4)
-    given = AutoTokenizer.from_pretrained(tmp_path / "onnx")(texts, padding=True, return_tensors="np")
+    given = AutoTokenizer.from_pretrained(tmp_path / "onnx")(TEXTS, padding=True, return_tensors="np")
     logits = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx")).run(
         None, {name: given[name] for name in ("input_ids", "attention_mask")}
     )[0]
@@ -329,14 +333,15 @@ def test_an_export_answers_as_the_release_does_in_others_hands(line: Path, tmp_p
     assert chances.tolist() == [pytest.approx(list(mine.values()), abs=1e-4) for mine in ours]
     for form, why in (("gguf", "type llama"), ("vllm", "decoders")):
         with pytest.raises(ReleaseError, match=why):
-            export(tmp_path / "model", tmp_path / form, form, line, line / ".adaptory" / "cache")
+            export(pulled, tmp_path / form, form, line, line / ".adaptory" / "cache")
 
 
-def test_an_export_that_answers_otherwise_is_not_kept(line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_answers_otherwise_is_not_kept(
+    line: Path, pulled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from adaptory.errors import StageError
     from adaptory.release import export
 
-    run(line, "pull", "tiny@champion", str(tmp_path / "model"))
     merged = export._WRITE["merged"]
 
     def careless(loaded: object, folder: Path, out: Path, root: Path, cache: Path) -> object:
@@ -345,5 +350,5 @@ def test_an_export_that_answers_otherwise_is_not_kept(line: Path, tmp_path: Path
 
     monkeypatch.setitem(export._WRITE, "merged", careless)
     with pytest.raises(StageError, match="answers otherwise"):
-        export.export(tmp_path / "model", tmp_path / "out", "merged", line, line / ".adaptory" / "cache")
-    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+        export.export(pulled, tmp_path / "out", "merged", line, line / ".adaptory" / "cache")
+    assert not list(tmp_path.iterdir())

@@ -10,11 +10,11 @@ from infra.automations import _where_to_tell
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
+@pytest.fixture(autouse=True)
+def server(prefect_api: str) -> Iterator[None]:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with prefect_test_harness(server_startup_timeout=60):
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
         yield
 
 
@@ -24,7 +24,10 @@ def test_e_mail_is_a_block_that_was_made_on_the_server(monkeypatch: pytest.Monke
     mail = SendgridEmail(api_key="none", sender_email="adaptory@example.org", to_emails=["oncall@example.org"])
     made = mail.save("oncall")
     monkeypatch.setenv("ADAPTORY_NOTIFY", "sendgrid-email/oncall")
-    assert _where_to_tell() == made
+    try:
+        assert _where_to_tell() == made
+    finally:
+        SendgridEmail.delete("oncall")
 
 
 @pytest.mark.parametrize("named", ["sendgrid-email/nobody", "no-such-kind/oncall", "oncall"])

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,11 +26,19 @@ def test_the_machine_is_watched_while_it_trains(place: Workspace, monkeypatch: p
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     mlflow = tracking.client(place)
     run_id = mlflow.create_run(mlflow.create_experiment("watched")).info.run_id
+
+    def samples() -> list[Any]:
+        return list(mlflow.get_metric_history(run_id, "system/cpu_utilization_percentage"))
+
     for _ in range(2):  # a training that goes on
+        before = len(samples())
         stop = tracking.watch_machine(place, run_id)
-        time.sleep(2)
+        for _ in range(300):
+            if len(samples()) > before + 2:
+                break
+            time.sleep(0.1)
         stop()
-    found = mlflow.get_metric_history(run_id, "system/cpu_utilization_percentage")
+    found = samples()
     assert len(found) > 5 and [one.step for one in found] == list(range(len(found)))
     assert mlflow.get_metric_history(run_id, "system/system_memory_usage_megabytes")
     after = len(found)

@@ -101,7 +101,7 @@ def test_in_bf16_kernels_for_many_sizes_take_little_memory(tmp_path: Path) -> No
     import torch
 
     if not devices.in_bf16(torch.device("cpu"), "auto") or not Path("/proc/self/statm").exists():
-        pytest.skip("only of a CPU with bf16 units, on Linux")
+        pytest.skip("needs a GPU or, on Linux, a CPU with bf16 units")
     ours, kept = workspace.find(tmp_path).environment(), ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
     theirs = {name: value for name, value in ours.items() if name not in kept}
 

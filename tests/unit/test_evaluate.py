@@ -34,6 +34,15 @@ def test_a_champion_that_cannot_answer_is_broken(monkeypatch: pytest.MonkeyPatch
         asked(ReleaseError("its files are gone"), "candidate", monkeypatch)
 
 
+def test_nor_can_one_whose_files_are_gone_from_the_store(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(workspace=SimpleNamespace(cache=tmp_path))
+    digest = f"sha256:{'0' * 64}"
+    record: Any = SimpleNamespace(model="tiny", version=1, release=digest, candidate=digest)
+    one = contestants._released(run, MemoryStore(), record, None, "champion", "champion", "it")
+    with pytest.raises(UserError, match="gone from the store"):
+        one.ask()
+
+
 @pytest.mark.parametrize("fault", [Preempted("stopped"), ServerError("the store is away")])
 def test_a_champion_whose_evaluation_was_stopped_is_not_called_broken(fault: UserError, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(type(fault)):
