@@ -79,7 +79,9 @@ def _data_of_starts(run: Run, store: ObjectStore) -> Iterator[Path]:
     """What is kept of the data of every release that the candidate goes back to."""
     name, release = run.recipe.training.start, run.start
     while name and release:
-        record = next(one for one in ledger.history(store, name) if one.release == release)
+        record = next((one for one in ledger.history(store, name) if one.release == release), None)
+        if record is None:  # of another store
+            return
         if folder := data_history.fetch(store, name, record.data, run.workspace.cache):
             yield folder
         try:

@@ -78,7 +78,7 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
         facts: dict[str, Any] = {"planned_steps": work.planned_steps, "measured": measured, "trainable": trainable}
         try:
             if not checkpoint.exists(work.folder, work.key):
-                planner.forecast(work)  # the longest batch first: what does not fit, or not in time, is told before it costs
+                planner.forecast(work, shared=True)  # what does not fit, or not in time, is told before it costs
             state = fit.fit(work, steps)
         except (TrainingError, PlanError) as fault:
             refused = isinstance(fault, PlanError)

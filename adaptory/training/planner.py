@@ -40,8 +40,10 @@ class Forecast(Frozen):
 
 
 @devices.memory_told(PlanError, devices.LESS)
-def forecast(work: Work) -> Forecast:
+def forecast(work: Work, *, shared: bool = False) -> Forecast:
     """Computes the longest batch and a few others, and predicts. Leaves the weights as they were.
+
+    The deadline counts what it took to begin, unless that is `shared` with other trials: the first would pay for all of them.
 
     Raises PlanError for a plan that is predicted to exceed training.deadline, training.memory or the memory there is. A training
     that goes on from a checkpoint was let pass when it began; it is not stopped by a prediction any more.
@@ -69,7 +71,7 @@ def forecast(work: Work) -> Forecast:
     steps = work.planned_steps
     warmup = min(int(settings.warmup * steps), steps - 1)
     rates = [settings.learning_rate * rate(step, steps, warmup, settings.schedule) for step in (0, warmup, steps - 1)]
-    facts = (epoch, devices.peak_memory(work.device) + later, _begun(work))
+    facts = (epoch, devices.peak_memory(work.device) + later, 0.0 if shared else _begun(work))
     epoch, memory, begun = map(max, zip(*devices.gathered([facts]), strict=True))
     made = Forecast(
         steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=memory,

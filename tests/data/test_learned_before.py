@@ -60,6 +60,8 @@ def test_rows_that_a_start_or_its_own_start_learned_are_found(tmp_path: Path, st
     assert learned_by_start(run_from(place, "first", first), store, test).tolist() == [False, False, True]
     store.put(card_of("second", second), json.dumps({"start": None, "training": {}}).encode())
     assert learned_by_start(run_from(place, "second", second), store, test).tolist() == [True, False, False]
+    store.put(card_of("second", second), json.dumps({"start": fingerprint.of_json("?"), "training": {"start": "else"}}).encode())
+    assert learned_by_start(run_from(place, "second", second), store, test).tolist() == [True, False, False], "of another store"
     assert not learned_by_start(SimpleNamespace(**vars(run_from(place, "", "")) | {"start": None}), store, test).any()
 
 

@@ -95,6 +95,7 @@ def test_the_deadline_counts_what_it_took_to_begin(tmp_path: Path, steady: None,
     usual = planner.forecast(one).seconds / 60
     monkeypatch.setattr(planner, "_begun", lambda work: 30.0)
     planner.forecast(work(tmp_path, "sft", "causal", **settings, deadline=usual + 0.51))
+    planner.forecast(work(tmp_path, "sft", "causal", **settings, deadline=usual + 0.01), shared=True)
     with pytest.raises(PlanError, match=r"about \d+ s after 30 s to begin, more than .*epochs: \d would"):
         planner.forecast(work(tmp_path, "sft", "causal", **settings, deadline=usual + 0.49))
     with pytest.raises(PlanError, match=r"beginning alone took longer$"):
