@@ -64,15 +64,15 @@ class Trunk:
         new = self.missing(sequences)
         for left in self.folder.glob(".*.f32"):  # of a process that was killed: the lock is ours
             left.unlink()
-        names = sorted(new)
-        lengths = [len(new[name].ids) for name in names]
+        sequences = [new[name] for name in sorted(new)]
+        lengths = [len(one.ids) for one in sequences]
         tokens = devices.tokens_at_once(next(self.model.parameters()).device) // 2  # few, since batches are filled up
         batches = list(_batches(lengths, tokens, positions(self.model)))
         before = np.cumsum([0, *(sum(lengths[place] for place in one.places) for one in batches)])[:-1]  # tokens
         room = max(1, _FILE // (4 * unwrapped(self.model).config.hidden_size))
         for _, some in groupby(zip(batches, before, strict=True), key=lambda one: one[1] // room):
-            self._keep([one for one, _ in some], [new[name] for name in names], pad)
-        return len(names)
+            self._keep([one for one, _ in some], sequences, pad)
+        return len(sequences)
 
     def _keep(self, batches: list["_Batch"], sequences: list[Example], pad: int) -> None:
         """Computes these batches of the sequences into a file of their own."""
