@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _FILE, _RUN = "ADAPTORY_ERROR_FILE", "ADAPTORY_RUN"
 _LOADING, _STEPPING = 600.0, 120.0  # seconds of silence after which a training hangs
+_NOTICED = 20.0  # seconds of silence between its steps after which it is told that it may
 _THINKING = 3 * 3600.0  # of silence after which any other stage does; they tell less of what they do
 _GRACE = 30.0  # seconds a stage may take to end when it is told to: a step, and a checkpoint
 
@@ -85,8 +86,8 @@ def run_stage(
 
     The stage works on this run or not at all (`run.current`). Raises the stage's own error, StageError with the end of what it
     printed, or DiedError when a signal ended it. A training that says nothing hangs: it is killed, and told so, after
-    ADAPTORY_SILENCE seconds (default 600, for a base that loads; 120 between its steps, where it beats every few seconds). Other
-    stages may think for three hours.
+    ADAPTORY_SILENCE seconds (default 600, for a base that loads; 120 between its steps, where it beats every few seconds, and 20
+    are told). Other stages may think for three hours.
     """
     workspace, recipe = run.workspace, run.recipe.name
     environment = workspace.environment() | (slot or {}) | {_RUN: run.pin.model_dump_json()}
@@ -98,7 +99,8 @@ def run_stage(
             subprocess.Popen(command, cwd=workspace.root, env=rank, stdout=out, stderr=complaints, text=True)
             for rank, out in zip(ranks(environment, processes), outputs, strict=True)
         ]
-        watch = _Watch(several, environment.get("ADAPTORY_SILENCE") or (None if stage in ("train", "choose") else str(_THINKING)))
+        limit = environment.get("ADAPTORY_SILENCE") or (None if stage in ("train", "choose") else str(_THINKING))
+        watch = _Watch(several, limit, on_event)
         try:
             assert several[0].stdout is not None
             for line in several[0].stdout:
@@ -170,21 +172,25 @@ def ranks(environment: dict[str, str], processes: int) -> list[dict[str, str]]:
 
 
 class _Watch(threading.Thread):
-    """Kills processes that are silent for too long, and all of them when one of them fails."""
+    """Kills processes that are silent for too long, and all of them when one fails; tells early of silence between steps."""
 
-    def __init__(self, several: "list[subprocess.Popen[str]]", limit: str | None) -> None:
+    def __init__(
+        self, several: "list[subprocess.Popen[str]]", limit: str | None, on_event: Callable[[dict[str, Any]], None]
+    ) -> None:
         super().__init__(daemon=True)
         self._limits = (float(limit), float(limit)) if limit else (_LOADING, _STEPPING)
-        self.several, self.limit, self.hung = several, self._limits[0], False
+        self.several, self.limit, self.hung, self._on_event = several, self._limits[0], False, on_event
+        self._steps = self._noticed = False
         self._done = threading.Event()
         self._last = time.monotonic()
         self.ended: list[int] = []  # of all, when they were killed
         self.start()
 
     def heard(self, event: dict[str, Any] | None) -> None:
-        self._last = time.monotonic()
+        self._last, self._noticed = time.monotonic(), False
         if event and event["event"] in ("stage", "patience", "step"):
-            self.limit = self._limits[event["event"] == "step"]
+            self._steps = event["event"] == "step"
+            self.limit = self._limits[self._steps]
 
     def stop(self) -> None:
         self._done.set()
@@ -192,7 +198,13 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._done.wait(0.5):
-            self.hung = time.monotonic() - self._last > self.limit
+            silent = time.monotonic() - self._last
+            self.hung = silent > self.limit
+            if self._steps and not self._noticed and _NOTICED < silent <= self.limit:
+                self._noticed = True
+                told = f"no sign of life for {silent:.0f} s; after {self.limit:g} s it is killed and tried again"
+                with suppress(Exception):  # who cannot be told is watched all the same
+                    self._on_event({"event": "stage", "what": told})
             if self.hung or any(one.poll() for one in self.several):
                 self.ended = _codes(self.several)
                 for one in self.several:

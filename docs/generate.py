@@ -86,7 +86,8 @@ def _name(annotation: object) -> str:
         return f"list of {inner[0]}" if typing.get_origin(annotation) is tuple else f"map of {inner[0]} to {inner[1]}"
     if parts := typing.get_args(annotation):
         return " or ".join(_name(part) for part in parts)
-    return {"str": "text", "int": "integer", "float": "number"}.get(getattr(annotation, "__name__", ""), str(annotation))
+    words = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "JsonValue": "value"}
+    return words.get(getattr(annotation, "__name__", ""), str(annotation))
 
 
 def _default(field: FieldInfo) -> str:
@@ -96,6 +97,8 @@ def _default(field: FieldInfo) -> str:
         return "see below"
     if field.default in ((), {}):
         return "empty"
+    if isinstance(field.default, bool):
+        return "`true`" if field.default else "`false`"  # as YAML writes it
     return "null" if field.default is None else f"`{field.default}`"
 
 

@@ -133,6 +133,8 @@ def _training(run: Run, candidate: Candidate) -> str:
         told.append("It stopped early: training.patience epochs passed without a better validation score.")
     if candidate.halved:
         told.append("Memory ran out once; the rest was computed in smaller batches with the same gradients.")
+    if candidate.recomputed:
+        told.append("Memory would not have held all activations; they were computed again in the backward pass: the same bits.")
     if candidate.rows_left_out:
         told.append(f"{candidate.rows_left_out:,} rows could not be learned from (first reasons in {XRAY}).")
     certificate = run.candidate_folder / CERTIFICATE

@@ -50,7 +50,8 @@ class Training(Frozen):
     cache_trunk: bool = False
     """Computes the frozen blocks below the trained ones once, keeps what they give, and reuses it over epochs and runs."""
     fused: bool = True
-    """Computes a LoRA layer and its base in one step (the same mathematics, faster); false: as peft does."""
+    """Computes in fewer steps and places what transformers and peft compute (the same mathematics, faster): a LoRA layer with its
+    base, frozen norms, the head where a label stands; false: as they do."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     """Peak rate of AdamW."""
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"

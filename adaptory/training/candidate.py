@@ -37,6 +37,7 @@ class Candidate(Frozen):
     done_steps: int
     stopped_early: bool  # by training.patience, which counts as done
     halved: bool  # memory ran out once, and the rest was computed in halves
+    recomputed: bool = False  # activations, in the backward pass: memory would not have held all of them
     trainable_parameters: int
     total_parameters: int
     validation: dict[str, float]
@@ -80,7 +81,20 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
     """
     if found := read(run.candidate_folder):
         return found
-    from adaptory.training import adapter, certificate, checkpoint, curve, devices, fit, fused, methods, network, planner, xray
+    from adaptory.training import (
+        adapter,
+        certificate,
+        checkpoint,
+        curve,
+        devices,
+        fit,
+        fused,
+        methods,
+        network,
+        planner,
+        recompute,
+        xray,
+    )
     from adaptory.training.preemption import patience
     from adaptory.training.setup import setup
 
@@ -132,6 +146,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None], every: float = 30.0)
             done_steps=state.step,
             stopped_early=state.gave_up(settings.patience) and state.step < work.planned_steps,
             halved=state.halved,
+            recomputed=recompute.attached(work.model),
             trainable_parameters=trainable,
             total_parameters=total,
             validation={name: value for name, value in state.best.items() if name != "score"},

@@ -177,6 +177,12 @@ def peak_memory(device: Any) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
 
 
+def in_pieces(device: Any) -> float:
+    """How many times what its largest batch takes a training comes to hold: on a CPU glibc's heap falls to pieces, since batches
+    are of many shapes (docs/performance.md)."""
+    return 1.25 if device.type == "cpu" else 1.0
+
+
 def forget_peak(device: Any) -> None:
     """What was used before counts no more in `peak_memory`, where the system can be told so: a trial's plan is its own."""
     if device.type == "cuda":

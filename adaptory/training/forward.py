@@ -99,11 +99,11 @@ def _counted(ids: list[int], pad: int | None) -> Any:
     return there.cumsum(0) * there + pad
 
 
-def label_losses(model: Any, batch: Batch) -> tuple[Any, Any]:
+def label_losses(model: Any, batch: Batch, *, plain: bool = False) -> tuple[Any, Any]:
     """Negative log-likelihood of each label, and the row each is of.
 
     The head is computed only where a label stands, a chunk of labels at a time; where a network does more than that to
-    its logits, all of them are computed the plain way.
+    its logits, or where it is asked for, all of them are computed the plain way.
     """
     import torch
     from torch.utils.checkpoint import checkpoint
@@ -111,7 +111,7 @@ def label_losses(model: Any, batch: Batch) -> tuple[Any, Any]:
     inner = unwrapped(model)
     places, labels = _places(batch, inner.config.is_encoder_decoder or not _is_causal(inner))
     owners = places[0] if batch.tree is None else batch.tree.owners[places[1]]
-    if learns_prompt(model) or not _has_plain_head(inner):
+    if plain or learns_prompt(model) or not _has_plain_head(inner):
         logits = _call(model, batch).logits
         logits = logits[:, logits.shape[1] - _width(batch) :]  # virtual tokens stand before the row's own
         return torch.nn.functional.cross_entropy(label_loss.wide(logits[places]), labels, reduction="none"), owners

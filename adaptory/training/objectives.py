@@ -5,6 +5,7 @@ the gradient of the large batch, whatever the lengths (transformers#34191 is wha
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,14 +91,15 @@ def losses(
     import torch
 
     batch = prepared(goal, rows, draw, trunk).to(next(model.parameters()).device)
+    plain = torch.is_grad_enabled() and not goal.settings.fused
     if goal.name in ("tokens", "masked"):
-        return forward.label_losses(model, batch)[0], None
+        return forward.label_losses(model, batch, plain=plain)[0], None
     if goal.name == "dpo":
-        better, worse = likelihoods(model, batch).chunk(2)
+        better, worse = likelihoods(model, batch, plain=plain).chunk(2)
         first, second = torch.tensor(reference, device=better.device).T
         lead = goal.settings.beta * ((better - first) - (worse - second))
         return -torch.nn.functional.logsigmoid(lead), lead
-    with forward.first_token_only(model, batch):
+    with nullcontext() if plain else forward.first_token_only(model, batch):
         said = forward.row_logits(model, batch)
     if goal.name == "classes":
         weights = torch.tensor(goal.class_weights, device=said.device) if goal.class_weights else None
@@ -128,9 +130,9 @@ def sequences_of(goal: Objective, rows: Sequence[Example]) -> Sequence[Example]:
     return [*chosen, *(Example(row.row, row.second or [], row.second_start) for row in rows)]
 
 
-def likelihoods(model: Any, batch: forward.Batch) -> Any:
+def likelihoods(model: Any, batch: forward.Batch, *, plain: bool = False) -> Any:
     """Log-likelihood of the learned tokens of each sequence."""
-    losses, rows = forward.label_losses(model, batch)
+    losses, rows = forward.label_losses(model, batch, plain=plain)
     return -losses.new_zeros(len(batch.lengths)).index_add(0, rows, losses)
 
 

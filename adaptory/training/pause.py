@@ -50,7 +50,7 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
     """
     if found := settled(run, share):
         return found
-    from adaptory.training import adapter, candidate, checkpoint, devices, fit, methods, network, planner
+    from adaptory.training import adapter, candidate, checkpoint, devices, fit, methods, network, operations, planner
     from adaptory.training.setup import setup
     from adaptory.training.validate import SCORES, validate
 
@@ -74,7 +74,7 @@ def attempt(run: Run, share: float, emit: Callable[[dict[str, Any]], None], ever
             return found
         measured, trainable = SCORES[work.goal.name], methods.count(work.model)[0]
         steps = max(1, round(share * work.planned_steps))
-        cost = planner.flops(work, planner.tokens_of_epoch(work)) / work.steps_per_epoch  # of a step
+        cost = operations.flops(work, operations.tokens_of_epoch(work)) / work.steps_per_epoch  # of a step
         facts: dict[str, Any] = {"planned_steps": work.planned_steps, "measured": measured, "trainable": trainable}
         try:
             if not checkpoint.exists(work.folder, work.key):

@@ -4,15 +4,15 @@ The longest batch is tried first, so memory fails at once or never. A few batche
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from adaptory.errors import PlanError, StageError
 from adaptory.frozen import Frozen
-from adaptory.training import checkpoint, devices, preemption
+from adaptory.training import checkpoint, devices, preemption, recompute
 from adaptory.training.batches import sorted_batches
-from adaptory.training.forward import finished_for_one_token
-from adaptory.training.network import block_count, blocks, learns_prompt, linear_layers, unwrapped
+from adaptory.training.network import block_count, blocks
 from adaptory.training.objectives import losses
+from adaptory.training.operations import flops
 from adaptory.training.schedules import rate
 from adaptory.training.validate import validate
 from adaptory.training.work import Work
@@ -27,6 +27,7 @@ class Forecast(Frozen):
     seconds: float
     seconds_per_epoch: float
     memory: float  # GB: measured on batches and a validation, with what the optimizer and the best epoch's weights will take
+    recomputes: bool  # activations, in the backward pass: kept, they would not find room
     padding: float  # share of the computed tokens that is padding
     flops: float  # floating-point operations of the whole training
     first_rate: float
@@ -36,7 +37,9 @@ class Forecast(Frozen):
     def sentence(self) -> str:
         """For a person."""
         rates = f"rate {self.first_rate:.2g} first, {self.peak_rate:.2g} at its peak, {self.last_rate:.2g} last"
-        return f"plan: {self.steps:,} steps in about {_minutes(self.seconds)}, {self.memory:.1f} GB; {rates}"
+        again = "; activations are computed again in the backward pass, for all of them would not find room"
+        told = f"plan: {self.steps:,} steps in about {_minutes(self.seconds)}, {self.memory:.1f} GB; {rates}"
+        return told + again * self.recomputes
 
 
 @devices.memory_told(PlanError, devices.LESS)
@@ -49,48 +52,67 @@ def forecast(work: Work, *, shared: bool = False) -> Forecast:
     that goes on from a checkpoint was let pass when it began; it is not stopped by a prediction any more.
     """
     settings = work.goal.settings
-    micro = _batches(work, 0)
-    tokens = [_computed(work, rows) for rows in micro]
-    ordered = sorted(range(len(micro)), key=lambda place: tokens[place])
+    micro = work.batches(0)
+    tokens = [work.computed(rows) for rows in micro]
+    ordered = sorted(micro, key=work.computed)
     # Other epochs have other batches, where a window is less than fits into memory.
-    every = (rows for epoch in range(settings.epochs) for rows in (_batches(work, epoch) if epoch else micro))
-    longest = max(every, key=lambda rows: _computed(work, rows))
-    work.model.train()
-    before = devices.peak_memory(work.device)
-    if not all(devices.gathered([_fits(work, longest)])):  # what one process refuses, all do, or they would wait for it
-        raise PlanError(f"the longest batch ({_computed(work, longest):,} tokens) does not fit into memory; {_smaller(work)}")
-    batch, later = devices.peak_memory(work.device) - before, _kept_later(work)
+    every = (rows for epoch in range(settings.epochs) for rows in (work.batches(epoch) if epoch else micro))
+    longest = max(every, key=work.computed)
     # One batch out of the middle of each of several classes of size: their mean is that of all batches.
     count = min(_TIMED, len(micro))
     timed = [ordered[int((place + 0.5) * len(micro) / count)] for place in range(count)]
-    # Twice: what disturbs a machine, as an installation that is still being written to its disk, only ever adds.
-    seconds = min(sum(_compute(work, micro[place]) for place in timed) for _ in range(2))
-    for weight in work.model.parameters():
-        weight.grad = None
-    epoch = (seconds / count * len(micro) + _validation(work)) / devices.world()
+    loaded = devices.peak_memory(work.device)
+    work.model.train()
+    found = _measured(work, longest, timed, loaded)
+    recomputes = (found is None or found.memory > _room(work)[0]) and recompute.attach(work.model)
+    if recomputes:
+        found = _measured(work, longest, timed, loaded)
+    if found is None:
+        raise PlanError(f"the longest batch ({work.computed(longest):,} tokens) does not fit into memory; {_smaller(work)}")
+    epoch = (found.batch * len(micro) + found.validation) / devices.world()
     steps = work.planned_steps
     warmup = min(int(settings.warmup * steps), steps - 1)
     rates = [settings.learning_rate * rate(step, steps, warmup, settings.schedule) for step in (0, warmup, steps - 1)]
-    facts = (epoch, devices.peak_memory(work.device) + later, 0.0 if shared else _begun(work))
-    epoch, memory, begun = map(max, zip(*devices.gathered([facts]), strict=True))
+    epoch, begun = map(max, zip(*devices.gathered([(epoch, 0.0 if shared else _begun(work))]), strict=True))
     made = Forecast(
-        steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=memory,
+        steps=steps, seconds=epoch * settings.epochs, seconds_per_epoch=epoch, memory=found.memory, recomputes=recomputes,
         padding=max(0.0, 1 - sum(work.lengths) / sum(tokens)), flops=flops(work, sum(tokens)) * settings.epochs,
         first_rate=rates[0], peak_rate=rates[1], last_rate=rates[2],
     )  # fmt: skip
     if not checkpoint.exists(work.folder, work.key):
-        _check(work, made, batch, _computed(work, longest), begun)
+        _check(work, made, found.grows, work.computed(longest), begun)
     return made
+
+
+class _Measured(NamedTuple):
+    """What was found by trying."""
+
+    batch: float  # seconds, on average
+    validation: float  # seconds
+    memory: float  # GB at the peak of the whole training, in the process that takes most
+    grows: float  # GB of it, here, that grow with a batch
+
+
+def _measured(work: Work, longest: list[int], timed: list[list[int]], loaded: float) -> _Measured | None:
+    """What the longest batch, these and a validation take, after loading took so many GB; None if a process has no room: what
+    one refuses, all do, or they would wait for it."""
+    devices.forget_peak(work.device)
+    start = devices.peak_memory(work.device)
+    if not all(devices.gathered([_fits(work, longest)])):
+        return None
+    # Twice: what disturbs a machine, as an installation that is still being written to its disk, only ever adds.
+    seconds = min(sum(_compute(work, rows) for rows in timed) for _ in range(2))
+    for weight in work.model.parameters():
+        weight.grad = None
+    validation = _validation(work)
+    grows = devices.in_pieces(work.device) * (devices.peak_memory(work.device) - start)
+    memory = max(devices.gathered([max(loaded, start + grows + _kept_later(work))]))
+    return _Measured(seconds / len(timed), validation, memory, grows)
 
 
 def _begun(work: Work) -> float:
     """Seconds that loading the base, computing what is frozen and scoring what is compared took."""
     return time.monotonic() - work.began
-
-
-def _batches(work: Work, epoch: int) -> list[list[int]]:
-    """What is computed at a time in an epoch."""
-    return [rows for window in work.windows(epoch) for rows in work.cut(window, work.micro_tokens)]
 
 
 def _fits(work: Work, rows: list[int]) -> bool:
@@ -103,7 +125,7 @@ def _fits(work: Work, rows: list[int]) -> bool:
         if not devices.is_memory(fault):
             raise
         if devices.sharded():  # the others wait for this one's parts, and end with it
-            raise StageError(f"a batch of {_computed(work, rows):,} tokens does not fit into memory; {devices.LESS}") from None
+            raise StageError(f"a batch of {work.computed(rows):,} tokens does not fit into memory; {devices.LESS}") from None
         return False
     finally:
         for weight in work.model.parameters():
@@ -115,7 +137,7 @@ def _smaller(work: Work) -> str:
     """The largest batch, halved again and again, that was tried and found room."""
     windows, size = work.windows(0), work.micro_tokens // 2
     while size >= 1:
-        largest = max((rows for window in windows for rows in work.cut(window, size)), key=lambda rows: _computed(work, rows))
+        largest = max((rows for window in windows for rows in work.cut(window, size)), key=lambda rows: work.computed(rows))
         if _fits(work, largest):
             return f"with training.micro_tokens: {size} it does"
         if len(largest) == 1:
@@ -130,61 +152,6 @@ def _kept_later(work: Work) -> float:
     trained: int = sum(one.numel() * one.element_size() for one in work.model.parameters() if one.requires_grad)
     copies = (3 if work.device.type == "cpu" else 2) + (devices.world() > 1)
     return trained * copies / 1e9
-
-
-def tokens_of_epoch(work: Work) -> int:
-    """Tokens that an epoch computes, padding included and what is shared once."""
-    return sum(_computed(work, rows) for rows in _batches(work, 0))
-
-
-def flops(work: Work, tokens: int) -> float:
-    """Floating-point operations of one epoch: 2 per weight and token forward, 2 more for the gradient of what is above a
-    trained weight, 2 more where the weight itself trains (docs/performance.md)."""
-    found, name = _weighed(work.model), work.goal.name
-    if learns_prompt(work.model):
-        tokens += len(work.train) * work.goal.sequences * int(work.model.active_peft_config.num_virtual_tokens)
-    own = 4 + 2 * found.trained / max(1, found.upper)
-    labels = sum(work.goal.weight(row) for row in work.train) if name in ("tokens", "masked") else 0.0
-    if name == "dpo":
-        labels = float(sum(len(row.ids) - row.start + len(row.second or ()) - row.second_start for row in work.train))
-    late = finished_for_one_token(work.model) if name in ("classes", "value") and found.upper else 0
-    below = 0 if work.trunk else 2 * found.lower
-    return tokens * (below + own * (found.upper - late)) + len(work.train) * own * late + labels * found.head
-
-
-class _Weighed(NamedTuple):
-    """Weights of linear layers."""
-
-    lower: int  # below the lowest trained weight
-    upper: int  # in blocks from it on
-    trained: int  # of them
-    head: int  # operations per label of the head of tokens
-
-
-def _weighed(model: Any) -> _Weighed:
-    numbers, kinds = blocks(model), linear_layers()
-    lowest = min((numbers[n] for n, w in _weights(model) if w.requires_grad and n in numbers), default=10**9)
-    if any(w.requires_grad and ("embed" in n or "prompt" in n) for n, w in _weights(model)):
-        lowest = 0  # its gradient comes through all of them
-    layers = [(name, one.weight) for name, one in model.named_modules() if isinstance(one, kinds)]
-    inside = [(numbers[name], weight) for name, weight in layers if name in numbers and "lora_" not in name]
-    lower = sum(weight.numel() for number, weight in inside if number < lowest)
-    trained = sum(weight.numel() for _, weight in inside if weight.requires_grad)
-    outputs = unwrapped(model).get_output_embeddings()
-    head = 0 if outputs is None else outputs.weight.numel() * (6 if outputs.weight.requires_grad else 4)
-    return _Weighed(lower, sum(weight.numel() for _, weight in inside) - lower, trained, head)
-
-
-def _weights(model: Any) -> list[tuple[str, Any]]:
-    return [(name.rpartition(".")[0], weight) for name, weight in model.named_parameters()]
-
-
-def _computed(work: Work, rows: list[int]) -> int:
-    """Tokens that a batch computes, padding included."""
-    if work.goal.tree:
-        tokens = work.shared + sum(work.own[row] for row in rows)
-        return tokens + -tokens % devices.ROWS
-    return len(rows) * max(work.lengths[row] for row in rows)
 
 
 def _compute(work: Work, rows: list[int]) -> float:
@@ -223,9 +190,14 @@ def _forward(work: Work, rows: list[int]) -> float:
     return time.monotonic() - began
 
 
+def _room(work: Work) -> tuple[float, str]:
+    """GB that the training may take, and what says so."""
+    asked, here = work.goal.settings.memory, devices.capacity(work.device)
+    return (asked, "training.memory") if asked and asked < here else (here, "there is here")
+
+
 def _check(work: Work, made: Forecast, batch: float, tokens: int, begun: float) -> None:
-    settings, room = work.goal.settings, devices.capacity(work.device)
-    most, named = (settings.memory, "training.memory") if settings.memory and settings.memory < room else (room, "there is here")
+    settings, (most, named) = work.goal.settings, _room(work)
     if made.memory > most:
         told = f"the training takes {made.memory:.2f} GB, more than {named} ({most:.3g})"
         # What a batch takes grows with its tokens; the rest does not.

@@ -14,7 +14,7 @@ from adaptory.training import lean
 from adaptory.training.label_loss import wide
 from adaptory.training.tree import Tree
 
-_NAME = "adaptory-tree"  # of this attention, to transformers
+NAME = "adaptory-tree"  # of this attention, to transformers
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def attending(inner: Any, is_tree: bool) -> Iterator[None]:
         return
     _register()
     usual = inner.config._attn_implementation
-    inner.config._attn_implementation = _NAME
+    inner.config._attn_implementation = NAME
     try:
         with lean.rotating(inner):
             yield
@@ -55,7 +55,7 @@ def _register() -> None:
         found = [dot(*some, attn_mask=mask, is_causal=mask is None, **how) for some, mask in zip(picked, masks, strict=True)]
         return join.apply(tree, first, *found), None
 
-    AttentionInterface.register(_NAME, attend)
+    AttentionInterface.register(NAME, attend)
 
 
 def _spread() -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptory.errors import StageError
-from adaptory.training import checkpoint, curve, devices, preemption
+from adaptory.training import checkpoint, curve, devices, preemption, recompute
 from adaptory.training.adapter import digest_of_weights
 from adaptory.training.batches import micro_batches, packs, plan
 from adaptory.training.objectives import Objective, sequences_of
@@ -55,6 +55,17 @@ class Work:
         """The rows of each step of an epoch, the same whether they are then packed or padded."""
         settings = self.goal.settings
         return plan(self.lengths, settings.batch_rows, settings.seed, epoch, alike=not self.goal.packs)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """The rows of what is computed at a time in an epoch."""
+        return [rows for window in self.windows(epoch) for rows in self.cut(window, self.micro_tokens)]
+
+    def computed(self, rows: Sequence[int]) -> int:
+        """Tokens that a batch of these rows computes, what pads or fills it included."""
+        if self.goal.tree:
+            tokens = self.shared + sum(self.own[row] for row in rows)
+            return tokens + -tokens % devices.ROWS
+        return len(rows) * max(self.lengths[row] for row in rows)
 
     def cut(self, window: Sequence[int], tokens: int) -> list[list[int]]:
         """The rows of a step in batches of at most so many tokens, or of one row: alike large, and no turn too many."""
@@ -178,6 +189,7 @@ def save(work: Work, state: State) -> None:
             "before": state.wall(work.began),
             "epoch": state.epoch, "tokens": state.tokens, "seconds": state.seconds, "validating": state.validating,
             "best": state.best, "since_best": state.since_best, "micro_tokens": state.micro_tokens, "halved": state.halved,
+            "recomputes": recompute.attached(work.model),
         }  # fmt: skip
         checkpoint.write(work.folder, state.step, tensors, facts, work.key)
     devices.wait()
@@ -192,6 +204,8 @@ def _restore(work: Work, state: State, found: checkpoint.Checkpoint) -> None:
     state.validating, state.before = facts["validating"], facts.get("before", 0.0)
     state.best, state.since_best = facts["best"], facts["since_best"]
     state.micro_tokens, state.halved = facts["micro_tokens"], facts["halved"]
+    if facts.get("recomputes"):
+        recompute.attach(work.model)
     with torch.no_grad():
         for name, weight in state.weights.items():
             weight.copy_(tensors[f"weight.{name}"])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from adaptory.errors import Preempted, StageError
-from adaptory.training import adapter, curve, devices, fit, forward, objectives, planner, preemption, tree, validate
+from adaptory.training import adapter, curve, devices, fit, forward, objectives, preemption, tree, validate
 from adaptory.training import trunk as trunks
 from adaptory.training.render import Example
 from adaptory.training.trunk import Trunk
@@ -216,7 +216,7 @@ def test_what_rows_begin_with_is_computed_once_as_the_planner_reckons(tmp_path: 
     batch = objectives.prepared(one.goal, one.train[:9], (0,))
     tokens = batch.ids.shape[1] - batch.tree.fill
     assert tokens == one.shared + sum(one.own[:9])
-    assert planner._computed(one, list(range(9))) == batch.ids.shape[1] == 16 * -(-tokens // 16), "filled up, as kernels like it"
+    assert one.computed(list(range(9))) == batch.ids.shape[1] == 16 * -(-tokens // 16), "filled up, as kernels like it"
     if task != "text":
         sequences = [ids for row in one.train[:9] for ids in (row.ids, row.second) if ids]
         questions = sum(row.start - 1 - one.shared for row in one.train[:9] if row.second and row.start > one.shared + 4)
@@ -260,8 +260,8 @@ def test_processes_that_train_together_have_alike_much_to_do_and_no_turn_too_man
         for window in one.windows(0):
             batches = one.cut(window, tokens)
             assert sorted(row for rows in batches for row in rows) == sorted(window)
-            costs = [planner._computed(one, rows) for rows in batches]
-            assert max(costs) <= max(tokens, *(planner._computed(one, [row]) for row in window))
+            costs = [one.computed(rows) for rows in batches]
+            assert max(costs) <= max(tokens, *(one.computed([row]) for row in window))
             turns = [costs[start : start + world] for start in range(0, len(costs), world)]
             assert len(turns) == -(-len(one._cut(window, tokens)) // world)
             waited, computed = waited + world * sum(map(max, turns)), computed + sum(costs)
@@ -369,9 +369,37 @@ def test_the_head_on_labels_only_gives_the_plain_losses_and_gradients(
 
 
 def test_a_loss_in_chunks_is_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "a", "sft", "causal", fused=False)[0]
+    """Of a head that trains."""
+    whole = run(tmp_path / "a", "sft", "causal", method="full", top_layers=None)[0]
     monkeypatch.setattr(forward, "_CHUNK", 7)
-    close(run(tmp_path / "b", "sft", "causal", fused=False)[0], whole)
+    close(run(tmp_path / "b", "sft", "causal", method="full", top_layers=None)[0], whole)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "trunk"),
+    [*((task, kind, False) for task, kind in TASKS), ("regression", "encoder", True), ("sft", "causal", True)],
+)
+def test_what_is_not_fused_is_computed_as_transformers_does_and_is_the_same_training(
+    tmp_path: Path, task: str, kind: str, trunk: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = run(tmp_path / "a", task, kind, cache_trunk=trunk)[0]
+    calls, usual = [], forward._call
+
+    def noted(model: Any, batch: Any) -> Any:
+        calls.append(batch)
+        return usual(model, batch)
+
+    def short(*given: Any) -> Any:
+        assert not given[0].training, "a training takes no short cut"
+        return shorter(*given)
+
+    shorter = forward.first_token_only
+    monkeypatch.setattr(forward, "_call", noted)
+    monkeypatch.setattr(forward, "first_token_only", short)
+    one = work(tmp_path / "b", task, kind, cache_trunk=trunk, fused=False)
+    assert not any("forward" in vars(part) and "lora" in type(part).__module__ for part in one.model.modules())
+    close(trajectory(one), fast)
+    assert len(calls) >= one.planned_steps
 
 
 def test_the_losses_are_those_that_transformers_computes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from adaptory import workspace
 from adaptory.training import devices, fused, objectives
-from tests.training.toys import work
+from tests.training.toys import unfused, work
 
 
 @pytest.mark.parametrize(("task", "kind"), [("classification", "encoder"), ("sft", "causal"), ("sft", "seq2seq")])
@@ -17,7 +17,7 @@ from tests.training.toys import work
 def test_a_fused_lora_step_gives_the_plain_gradients(tmp_path: Path, task: str, kind: str, top_layers: int | None) -> None:
     import torch
 
-    one = work(tmp_path, task, kind, top_layers=top_layers, fused=False)
+    one = unfused(tmp_path, task, kind, top_layers=top_layers)
     one.model.double()  # so that another order of additions does not hide another sum
     with torch.no_grad():
         for name, weight in one.model.named_parameters():
@@ -46,7 +46,7 @@ def test_in_bf16_a_fused_lora_step_gives_the_plain_gradients_to_its_rounding(
 ) -> None:
     import torch
 
-    one = work(tmp_path, task, kind, top_layers=None, fused=False)
+    one = unfused(tmp_path, task, kind, top_layers=None)
     with torch.no_grad():
         for name, weight in one.model.named_parameters():
             if "lora_B" in name:
@@ -69,7 +69,7 @@ def test_in_bf16_a_fused_lora_step_gives_the_plain_gradients_to_its_rounding(
 
 def test_in_bf16_products_are_of_few_sizes_whatever_the_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN keeps kernels of its own for every number of rows that it ever met."""
-    one, sizes = work(tmp_path, "sft", "causal", fused=False), set[int]()
+    one, sizes = unfused(tmp_path, "sft", "causal"), set[int]()
     filled = fused._filled
 
     def noted(flat: Any, multiple: int) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adaptory.training import forward, fused, label_loss, objectives
-from tests.training.toys import work
+from tests.training.toys import unfused
 
 
 def drawn(labels: int, *, bias: bool, dtype: torch.dtype) -> tuple[Any, Any, Any]:
@@ -59,7 +59,7 @@ def test_the_logits_of_a_few_labels_stand_at_once(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_network_learns_by_them_and_is_measured_in_its_own_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = work(tmp_path, "sft", "causal", fused=False)
+    one = unfused(tmp_path, "sft", "causal")
     asked, usual = [], label_loss.losses
 
     def noted(*given: Any, **more: Any) -> Any:
@@ -78,7 +78,7 @@ def test_a_network_learns_by_them_and_is_measured_in_its_own_precision(tmp_path:
 
 
 def test_what_is_measured_has_few_logits_at_once_and_the_same_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = work(tmp_path, "sft", "causal", fused=False)
+    one = unfused(tmp_path, "sft", "causal")
     sizes, usual = [], torch.nn.functional.cross_entropy
 
     def noted(logits: Any, labels: Any, **more: Any) -> Any:

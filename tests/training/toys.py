@@ -157,6 +157,13 @@ def work(
     )
 
 
+def unfused(folder: Path, task: str, kind: str, **training: Any) -> Work:
+    """A training whose layers are as peft has them, and whose head is computed where a label stands."""
+    one = work(folder, task, kind, **training)
+    fused.detach(one.model)
+    return one
+
+
 def trajectory(one: Work) -> list[float]:
     """The loss of every step."""
     fit.fit(one)
