@@ -102,7 +102,11 @@ def test_data_that_makes_it_worse_is_refused_and_the_rows_to_blame_are_named(
     refusal = Refusal.model_validate_json((where / "refusal.json").read_bytes())
     assert refusal.against == "champion v1" and refusal.new_rows > 30
     assert refusal.lost and all(one.near for one in refusal.lost)
-    assert any("indeed" in near.text for one in refusal.lost for near in one.near)
+    named = {"-2.0": "negative", "0.1": "neutral", "2.0": "positive"}
+    labels = {(text, named[rating]) for _, rating, text, _ in wrong}
+    assert {(near.text, near.right) for one in refusal.lost for near in one.near} <= labels, "new rows, as they were labelled"
+    assert all(one.near[0].likeness >= one.near[1].likeness > 0.5 for one in refusal.lost)
+    assert any(one.near[0].right == one.now != one.right for one in refusal.lost), "it answers as the rows to blame say"
     report = (where / "report" / "report.md").read_text()
     for heading in ("Why it was refused", "What changed since v1", "Slice by slice", "Rows that changed", "Behavioural cases"):
         assert f"## {heading}" in report

@@ -420,7 +420,7 @@ def test_the_losses_are_those_that_transformers_computes(tmp_path: Path) -> None
 )
 def test_two_processes_train_as_one(tmp_path: Path, sharded: bool) -> None:
     alone = run(tmp_path / "a", "sft", "causal", epochs=1)[0]
-    for folder in (tmp_path / "b", tmp_path / "b" / "dpo"):
+    for folder in (tmp_path / "b", tmp_path / "b" / "dpo", tmp_path / "c"):
         base(folder / "causal", "causal")
     script = tmp_path / "two.py"
     script.write_text(
@@ -428,7 +428,7 @@ def test_two_processes_train_as_one(tmp_path: Path, sharded: bool) -> None:
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
-        "from adaptory.training import devices\n"
+        "from adaptory.training import devices, recompute\n"
         "from tests.training.toys import trajectory, work\n"
         "with devices.joined():\n"
         "    assert devices.world() == 2\n"
@@ -441,6 +441,9 @@ def test_two_processes_train_as_one(tmp_path: Path, sharded: bool) -> None:
         f"        there = Path({str(tmp_path / 'b' / 'dpo')!r})\n"
         "        pairs = work(there, 'preference', 'causal', count=16, objective='dpo', epochs=1)\n"
         "        assert len(pairs.reference) == 16 and len(trajectory(pairs)) == 2\n"
+        f"        again = work(Path({str(tmp_path / 'c')!r}), 'sft', 'causal', epochs=1, micro_tokens=60)\n"
+        "        assert recompute.attach(again.model)\n"
+        "        trajectory(again)\n"
         "    # Clocks differ: the first process finds that a checkpoint is due after every step, the other one never does.\n"
         "    trajectory(replace(one, every=1e9 if devices.rank() else 0.0))\n"
     )
@@ -456,9 +459,10 @@ def test_two_processes_train_as_one(tmp_path: Path, sharded: bool) -> None:
     both = [subprocess.Popen([sys.executable, str(script)], env=rank, stderr=subprocess.PIPE, text=True) for rank in ranks]
     told = [one.communicate(timeout=120)[1] for one in both]
     assert [one.returncode for one in both] == [0, 0], told[0][-2000:] + told[1][-2000:]
-    together = [event["loss"] for event in curve.told(tmp_path / "b" / "checkpoints") if event["event"] == "step"]
-    close(together, alone)  # as many losses as one process told: the other one is silent
-    close(together, PINNED_CAUSAL)
+    for folder in (tmp_path / "b", tmp_path / "c")[: 1 + sharded]:
+        together = [event["loss"] for event in curve.told(folder / "checkpoints") if event["event"] == "step"]
+        close(together, alone)  # as many losses as one process told: the other one is silent
+        close(together, PINNED_CAUSAL)
 
 
 def test_a_training_that_pauses_on_the_way_ends_with_the_same_bytes(tmp_path: Path) -> None:
