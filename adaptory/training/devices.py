@@ -178,7 +178,7 @@ def peak_memory(device: Any) -> float:
 
 
 def in_pieces(device: Any) -> float:
-    """How many times what its largest batch takes a training comes to hold: on a CPU glibc's heap falls to pieces, since batches
+    """How many times what its plan's batches took a training comes to hold: on a CPU glibc's heap falls to pieces, since batches
     are of many shapes (docs/performance.md)."""
     return 1.25 if device.type == "cpu" else 1.0
 

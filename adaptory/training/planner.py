@@ -64,7 +64,8 @@ def forecast(work: Work, *, shared: bool = False) -> Forecast:
     loaded = devices.peak_memory(work.device)
     work.model.train()
     found = _measured(work, longest, timed, loaded)
-    recomputes = (found is None or found.memory > _room(work)[0]) and recompute.attach(work.model)
+    roomy = found is not None and found.memory <= _room(work)[0]
+    recomputes = not all(devices.gathered([roomy])) and recompute.attach(work.model)
     if recomputes:
         found = _measured(work, longest, timed, loaded)
     if found is None:
@@ -137,7 +138,7 @@ def _smaller(work: Work) -> str:
     """The largest batch, halved again and again, that was tried and found room."""
     windows, size = work.windows(0), work.micro_tokens // 2
     while size >= 1:
-        largest = max((rows for window in windows for rows in work.cut(window, size)), key=lambda rows: work.computed(rows))
+        largest = max((rows for window in windows for rows in work.cut(window, size)), key=work.computed)
         if _fits(work, largest):
             return f"with training.micro_tokens: {size} it does"
         if len(largest) == 1:
@@ -198,6 +199,7 @@ def _room(work: Work) -> tuple[float, str]:
 
 def _check(work: Work, made: Forecast, batch: float, tokens: int, begun: float) -> None:
     settings, (most, named) = work.goal.settings, _room(work)
+    all_fit = all(devices.gathered([made.memory <= most]))  # or those that go on would wait for those that do not
     if made.memory > most:
         told = f"the training takes {made.memory:.2f} GB, more than {named} ({most:.3g})"
         # What a batch takes grows with its tokens; the rest does not.
@@ -207,6 +209,8 @@ def _check(work: Work, made: Forecast, batch: float, tokens: int, begun: float) 
         if size >= max(work.lengths):
             raise PlanError(f"{told}; with training.micro_tokens: {size} it would take {most:.3g}")
         raise PlanError(f"{told}; {made.memory - batch:.2f} GB of it do not depend on the batch: lower max_tokens or top_layers")
+    if not all_fit:
+        raise PlanError(f"the training takes {made.memory:.2f} GB, more than there is for another of its processes")
     limit = (settings.deadline or float("inf")) * 60 - begun
     if made.seconds <= limit:
         return
