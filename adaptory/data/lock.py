@@ -66,8 +66,14 @@ def _loaded(text: str) -> dict[str, Any]:
 def _dumped(lock: dict[str, Any]) -> str:
     """The lock as DVC writes one, but with everything where it stands, though it stands elsewhere, too."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
 
+    class AsDvc(RoundTripRepresenter):
+        """Without anchors, ruamel would write nothing as `null`."""
+
+    AsDvc.add_representer(type(None), lambda its, nothing: its.represent_scalar("tag:yaml.org,2002:null", ""))
     written, text = YAML(), io.StringIO()
+    written.Representer = AsDvc
     written.default_flow_style = False
     written.representer.ignore_aliases = lambda data: True
     written.dump(lock, text)
