@@ -69,7 +69,7 @@ def _dumped(lock: dict[str, Any]) -> str:
     from ruamel.yaml.representer import RoundTripRepresenter
 
     class AsDvc(RoundTripRepresenter):
-        """Without anchors, ruamel would write nothing as `null`."""
+        """Leaves the place of None empty, as DVC does; ruamel writes `null` there where it looks for no anchors."""
 
     AsDvc.add_representer(type(None), lambda its, nothing: its.represent_scalar("tag:yaml.org,2002:null", ""))
     written, text = YAML(), io.StringIO()

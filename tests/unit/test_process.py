@@ -40,10 +40,10 @@ STEP, BEAT, LOADS = (f"""echo '{{"event": "{name}", "what": ""}}'""" for name in
 @pytest.mark.parametrize(
     ("script", "times"),
     [
-        (f"{STEP}; sleep 1.4; {STEP}", 1),
-        (f"{STEP}; sleep 1.4; {BEAT}; sleep 1.4; {STEP}", 2),
-        (f"{STEP}; {LOADS}; sleep 1.4", 0),
-        (f"{LOADS}; sleep 1.4", 0),
+        (f"{STEP}; sleep 2.4; {LOADS}", 1),
+        (f"{STEP}; sleep 2.4; {BEAT}; sleep 2.4; {LOADS}", 2),
+        (f"{STEP}; {LOADS}; sleep 2.4", 0),
+        (f"{LOADS}; sleep 2.4", 0),
     ],
 )
 def test_a_training_that_falls_silent_between_its_steps_is_told_long_before_it_is_killed(
@@ -56,11 +56,11 @@ def test_a_training_that_falls_silent_between_its_steps_is_told_long_before_it_i
         if "no sign" in event.get("what", ""):
             raise OSError  # a terminal that went away
 
-    monkeypatch.setattr(process, "_NOTICED", 0.5)
+    monkeypatch.setattr(process, "_NOTICED", 1.0)
     run_stage(run_of(script, tmp_path, monkeypatch), "train", hear)
     told = [event["what"] for event in heard if "no sign" in event.get("what", "")]
     assert len(told) == times
-    assert all(re.fullmatch(r"no sign of life for [12] s; after 120 s it is killed and tried again", one) for one in told)
+    assert all(re.fullmatch(r"no sign of life for \d+ s; after 120 s it is killed and tried again", one) for one in told)
 
 
 def run_of(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
