@@ -210,7 +210,7 @@ def _check(work: Work, made: Forecast, batch: float, tokens: int, begun: float) 
             raise PlanError(f"{told}; with training.micro_tokens: {size} it would take {most:.3g}")
         raise PlanError(f"{told}; {made.memory - batch:.2f} GB of it do not depend on the batch: lower max_tokens or top_layers")
     if not all_fit:
-        raise PlanError(f"the training takes {made.memory:.2f} GB, more than there is for another of its processes; {devices.LESS}")
+        raise PlanError(f"the training takes {made.memory:.2f} GB, more than another of its processes may; {devices.LESS}")
     limit = (settings.deadline or float("inf")) * 60 - begun
     if made.seconds <= limit:
         return

@@ -195,7 +195,7 @@ def test_what_one_process_of_several_refuses_all_refuse(tmp_path: Path, steady: 
         return [*mine, len(asked) < 5 if type(mine[0]) is bool else mine[0]]
 
     monkeypatch.setattr(devices, "gathered", last_refuses)
-    with pytest.raises(PlanError, match=r"GB, more than there is for another of its processes"):
+    with pytest.raises(PlanError, match=r"GB, more than another of its processes may; lower training"):
         planner.forecast(one)
     other(seconds=0.001)
     assert planner.forecast(one).seconds == pytest.approx(fine.seconds)
